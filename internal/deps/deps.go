@@ -1,0 +1,30 @@
+// Package deps holds the module's requirements while packages are being written.
+package deps
+
+import (
+	_ "github.com/alecthomas/kong"
+	_ "github.com/chromedp/chromedp"
+	_ "github.com/eclipse/paho.mqtt.golang"
+	_ "github.com/go-acme/lego/v4/acme/api"
+	_ "github.com/go-acme/lego/v4/certcrypto"
+	_ "github.com/go-acme/lego/v4/challenge/dns01"
+	_ "github.com/go-acme/lego/v4/lego"
+	_ "github.com/go-acme/lego/v4/providers/dns"
+	_ "github.com/goccy/go-yaml"
+	_ "github.com/letsencrypt/challtestsrv"
+	_ "github.com/letsencrypt/pebble/v2/ca"
+	_ "github.com/letsencrypt/pebble/v2/va"
+	_ "github.com/letsencrypt/pebble/v2/wfe"
+	_ "github.com/miekg/dns"
+	_ "github.com/mochi-mqtt/server/v2"
+	_ "github.com/mochi-mqtt/server/v2/hooks/auth"
+	_ "github.com/nicholas-fedor/shoutrrr/pkg/router"
+	_ "github.com/pavlo-v-chernykh/keystore-go/v4"
+	_ "github.com/robfig/cron/v3"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/rs/zerolog"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+	_ "golang.org/x/term"
+	_ "software.sslmate.com/src/go-pkcs12"
+)
