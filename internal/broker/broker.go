@@ -1,0 +1,173 @@
+// Package broker is an MQTT broker in the own process, for tests and for the
+// demo. It lets everybody in, keeps nothing on disk and forgets all retained
+// messages when it is closed. It is never part of the daemon.
+package broker
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/hooks/auth"
+	"github.com/mochi-mqtt/server/v2/listeners"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// Broker is one running broker.
+type Broker struct {
+	server   *mochi.Server
+	listener *listener
+	next     atomic.Int64 // identifier of the next subscription
+	close    func()       // once
+}
+
+// Start listens on addr, such as "127.0.0.1:0" for any free port, and serves
+// until Close.
+func Start(addr string) (*Broker, error) {
+	inner, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for MQTT: %w", err)
+	}
+	l := &listener{Listener: inner, open: map[net.Conn]struct{}{}}
+	capabilities := mochi.NewDefaultServerCapabilities()
+	// By default mochi drops retained messages after a day. A demo may run longer.
+	capabilities.MaximumMessageExpiryInterval = 0
+	server := mochi.New(&mochi.Options{
+		InlineClient: true,
+		Capabilities: capabilities,
+		Logger:       slog.New(slog.DiscardHandler),
+	})
+	if err := server.AddHook(new(auth.AllowHook), nil); err != nil {
+		return nil, fmt.Errorf("let everybody in: %w", err)
+	}
+	if err := server.AddListener(listeners.NewNet("tcp", l)); err != nil {
+		return nil, fmt.Errorf("add listener: %w", err)
+	}
+	if err := server.Serve(); err != nil {
+		return nil, fmt.Errorf("serve MQTT: %w", err)
+	}
+	b := &Broker{server: server, listener: l}
+	b.close = sync.OnceFunc(func() {
+		// Connections first: mochi waits for every client, also for one that
+		// connected and says nothing.
+		l.shut()
+		_ = server.Close() // always nil
+	})
+	return b, nil
+}
+
+// Address is the host:port on which the broker listens.
+func (b *Broker) Address() string { return b.listener.Addr().String() }
+
+// URL is the address in the form that clients are configured with.
+func (b *Broker) URL() string { return "tcp://" + b.Address() }
+
+// Retained returns the payload that is kept for topic.
+func (b *Broker) Retained(topic string) (string, bool) {
+	packet, ok := b.server.Topics.Retained.Get(topic)
+	return string(packet.Payload), ok
+}
+
+// Topics returns all topics with a retained message, sorted, without the
+// broker's own below $SYS.
+func (b *Broker) Topics() []string {
+	all := slices.Sorted(maps.Keys(b.server.Topics.Retained.GetAll()))
+	return slices.DeleteFunc(all, func(topic string) bool { return topic[0] == '$' })
+}
+
+// Subscribe calls seen for every message on a topic that matches filter: first,
+// before it returns, for the retained ones, then for all that are published.
+// retained says which of the two it is. seen runs on the goroutine of whoever
+// publishes, so it must not block, and several calls may be under way at once.
+func (b *Broker) Subscribe(filter string, seen func(topic string, payload []byte, retained bool)) error {
+	if !mochi.IsValidFilter(filter, false) {
+		return fmt.Errorf("%q is no topic filter", filter)
+	}
+	b.server.Topics.InlineSubscribe(mochi.InlineSubscription{
+		Subscription: packets.Subscription{Filter: filter, Identifier: int(b.next.Add(1))},
+		Handler: func(_ *mochi.Client, _ packets.Subscription, p packets.Packet) {
+			seen(p.TopicName, p.Payload, false)
+		},
+	})
+	for _, p := range b.server.Topics.Messages(filter) {
+		seen(p.TopicName, p.Payload, true)
+	}
+	return nil
+}
+
+// Publish sends a message as if a client had. An empty payload with retain
+// removes what was retained.
+func (b *Broker) Publish(topic string, payload []byte, retain bool) error {
+	if err := b.server.Publish(topic, payload, retain, 0); err != nil {
+		return fmt.Errorf("publish %s: %w", topic, err)
+	}
+	return nil
+}
+
+// Disconnect cuts every connection, as a network does that fails. Wills are
+// published, retained messages stay, and clients may come back at once.
+func (b *Broker) Disconnect() { b.listener.cut() }
+
+// Close ends the broker and all connections and waits for them. It may be
+// called more than once.
+func (b *Broker) Close() { b.close() }
+
+// listener remembers its connections, so that they can be cut.
+type listener struct {
+	net.Listener
+
+	mu     sync.Mutex // guards all below
+	open   map[net.Conn]struct{}
+	closed bool
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	inner, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: inner, listener: l}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		_ = inner.Close()
+		return nil, net.ErrClosed
+	}
+	l.open[c] = struct{}{}
+	return c, nil
+}
+
+func (l *listener) cut() {
+	l.mu.Lock()
+	conns := slices.Collect(maps.Keys(l.open))
+	l.mu.Unlock()
+	for _, c := range conns { // without the lock: Close takes it
+		_ = c.Close()
+	}
+}
+
+func (l *listener) shut() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	_ = l.Close()
+	l.cut()
+}
+
+// conn tells its listener that it is closed.
+type conn struct {
+	net.Conn
+	listener *listener
+}
+
+func (c *conn) Close() error {
+	c.listener.mu.Lock()
+	delete(c.listener.open, c)
+	c.listener.mu.Unlock()
+	return c.Conn.Close()
+}
