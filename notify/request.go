@@ -64,5 +64,5 @@ func targetScheme(url string) string {
 	if scheme == "" {
 		return "target"
 	}
-	return scheme
+	return scheme[:min(len(scheme), 20)]
 }

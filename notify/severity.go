@@ -26,5 +26,8 @@ func (s Severity) Compare(other Severity) int { return cmp.Compare(s.rank(), oth
 
 func (s Severity) rank() int { return max(slices.Index(ladder, s), 0) }
 
+// known says whether it is one of ours; "ok" is another spelling of OK.
+func (s Severity) known() bool { return s == "ok" || slices.Contains(ladder, s) }
+
 // calls says whether somebody is to be told at this severity.
 func (s Severity) calls() bool { return s.Compare(Warning) >= 0 }

@@ -1,0 +1,257 @@
+package notify
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The limits of a message, in characters. The title's is what fits on a phone's
+// lock screen; the body's is below what the narrowest service takes (Discord,
+// 2,000).
+const (
+	maxTitle  = 80
+	maxReason = 400
+)
+
+// A language is one language's words.
+type language struct {
+	warning, critical, expired, again string // beginnings of titles; %s is the name
+	reminder                          string // prefix
+	left                              func(days int) string
+	ago                               func(days int) string
+	expires, expiredOn, validUntil    string // %s is the date
+	nothingToDo                       string
+	testTitle, testBody               string
+	reasons                           map[string]string // a problem's code → words for the title
+	date                              func(time.Time) string
+}
+
+var english = language{
+	warning:  "Certificate %s",
+	critical: "URGENT: certificate %s",
+	expired:  "EXPIRED: certificate %s",
+	again:    "Certificate %s is fine again",
+	reminder: "Reminder: ",
+	left: func(days int) string {
+		switch days {
+		case 0:
+			return "less than a day left"
+		case 1:
+			return "1 day left"
+		}
+		return fmt.Sprintf("%d days left", days)
+	},
+	ago: func(days int) string {
+		switch days {
+		case 0:
+			return "less than a day ago"
+		case 1:
+			return "1 day ago"
+		}
+		return fmt.Sprintf("%d days ago", days)
+	},
+	expires:     "It expires on %s.",
+	expiredOn:   "It expired on %s: browsers refuse it.",
+	validUntil:  "It is valid until %s.",
+	nothingToDo: "There is nothing to do.",
+	testTitle:   "Certsitter: test message",
+	testBody:    "This is a test. What Certsitter has to say about your certificates will arrive here.",
+	reasons: map[string]string{
+		"renewal_failed":  "renewal fails",
+		"renewal_overdue": "renewal is overdue",
+		"overdue":         "renewal is overdue",
+		"expiring":        "expires soon",
+		"stale":           "the old one is still served",
+		"foreign":         "another one is served",
+		"not_installed":   "new one is not installed",
+		"install_failed":  "new one is not installed",
+		"missing":         "there is none yet",
+		"no_certificate":  "there is none yet",
+		"names":           "a name is missing",
+		"unreadable":      "cannot be read",
+		"unreachable":     "cannot be reached",
+		"pin":             "not the expected one",
+		"chain":           "chain is not trusted",
+		"name_mismatch":   "wrong name",
+	},
+	date: func(t time.Time) string { return t.Format("2 Jan 2006, 15:04 MST") },
+}
+
+var german = language{
+	warning:  "Zertifikat %s",
+	critical: "DRINGEND: Zertifikat %s",
+	expired:  "ABGELAUFEN: Zertifikat %s",
+	again:    "Zertifikat %s ist wieder in Ordnung",
+	reminder: "Erinnerung: ",
+	left: func(days int) string {
+		switch days {
+		case 0:
+			return "noch weniger als ein Tag"
+		case 1:
+			return "noch 1 Tag"
+		}
+		return fmt.Sprintf("noch %d Tage", days)
+	},
+	ago: func(days int) string {
+		switch days {
+		case 0:
+			return "vor weniger als einem Tag"
+		case 1:
+			return "vor 1 Tag"
+		}
+		return fmt.Sprintf("vor %d Tagen", days)
+	},
+	expires:     "Es läuft am %s ab.",
+	expiredOn:   "Es ist am %s abgelaufen: Browser lehnen es ab.",
+	validUntil:  "Es gilt bis %s.",
+	nothingToDo: "Es ist nichts zu tun.",
+	testTitle:   "Certsitter: Testnachricht",
+	testBody:    "Dies ist ein Test. Was Certsitter über Ihre Zertifikate zu sagen hat, kommt hier an.",
+	reasons: map[string]string{
+		"renewal_failed":  "Erneuerung schlägt fehl",
+		"renewal_overdue": "Erneuerung ist überfällig",
+		"overdue":         "Erneuerung ist überfällig",
+		"expiring":        "läuft bald ab",
+		"stale":           "das alte ist noch im Einsatz",
+		"foreign":         "ein anderes ist im Einsatz",
+		"not_installed":   "das neue ist nicht installiert",
+		"install_failed":  "das neue ist nicht installiert",
+		"missing":         "es gibt noch keines",
+		"no_certificate":  "es gibt noch keines",
+		"names":           "ein Name fehlt",
+		"unreadable":      "nicht lesbar",
+		"unreachable":     "nicht erreichbar",
+		"pin":             "nicht das erwartete",
+		"chain":           "Kette nicht vertrauenswürdig",
+		"name_mismatch":   "falscher Name",
+	},
+	date: func(t time.Time) string { return t.Format("02.01.2006, 15:04 MST") },
+}
+
+// languageOf is the language of a code of the configuration; English if there
+// is no such.
+func languageOf(code string) language {
+	if code == "de" {
+		return german
+	}
+	return english
+}
+
+// Words puts a message into words: a title of at most 80 characters that names
+// certificate, reason and days left, and a body with one reason, one action and
+// one date. lang is en or de; dates are written in now's time zone. Text and
+// Advice are taken over in the language they have.
+func Words(lang string, now time.Time, kind Kind, s Subject) (title, body string) {
+	l := languageOf(lang)
+	days, known := daysLeft(now, s)
+	over := s.Severity == Expired || known && days < 0
+	tail := ""
+	switch {
+	case known && over:
+		tail = l.ago(daysAgo(now, s))
+	case known:
+		tail = l.left(days)
+	}
+	if kind == Resolved {
+		return headline(l.again, s.Name, "", tail), sentences(l.dated(now, s, l.validUntil), l.nothingToDo)
+	}
+	reason := l.reasons[s.Code]
+	begin, date := l.warning, l.expires
+	switch {
+	case over:
+		begin, date, reason = l.expired, l.expiredOn, ""
+	case s.Severity == Critical:
+		begin = l.critical
+	case kind == Repeated:
+		begin = l.reminder + begin
+	}
+	return headline(begin, s.Name, reason, tail), sentences(clean(s.Text, maxReason), clean(s.Advice, maxReason), l.dated(now, s, date))
+}
+
+// TestWords is a test message.
+func TestWords(lang string) (title, body string) {
+	l := languageOf(lang)
+	return l.testTitle, l.testBody
+}
+
+// daysLeft is the floor of the days that are left now: what the subject said
+// may be from before a night of quiet hours.
+func daysLeft(now time.Time, s Subject) (int, bool) {
+	if !s.HasDays || s.NotAfter.IsZero() {
+		return s.DaysLeft, s.HasDays
+	}
+	left := s.NotAfter.Sub(now)
+	days := int(left / (24 * time.Hour))
+	if left < 0 && left%(24*time.Hour) != 0 {
+		days--
+	}
+	return days, true
+}
+
+// daysAgo is the number of whole days since it expired.
+func daysAgo(now time.Time, s Subject) int {
+	if s.NotAfter.IsZero() {
+		return max(-s.DaysLeft-1, 0)
+	}
+	return max(int(now.Sub(s.NotAfter)/(24*time.Hour)), 0)
+}
+
+func (l language) dated(now time.Time, s Subject, sentence string) string {
+	if s.NotAfter.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf(sentence, l.date(s.NotAfter.In(now.Location())))
+}
+
+// headline is a title: its beginning with the name, the reason, the days. The
+// name is what gives way if there is not room for all.
+func headline(begin, name, reason, days string) string {
+	tail := ""
+	if reason != "" {
+		tail += ": " + reason
+	}
+	if days != "" {
+		tail += ", " + days
+	}
+	room := maxTitle - utf8.RuneCountInString(begin) + len("%s") - utf8.RuneCountInString(tail)
+	return fmt.Sprintf(begin, clean(name, max(room, 8))) + tail
+}
+
+// sentences joins what there is to say.
+func sentences(parts ...string) string {
+	var said []string
+	for _, part := range parts {
+		if part != "" {
+			said = append(said, part)
+		}
+	}
+	return strings.Join(said, " ")
+}
+
+// clean makes foreign text fit for a message: one line, without control and
+// direction characters, at most limit characters long, and with nothing in it
+// that an old Home Assistant would take for a template.
+func clean(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == utf8.RuneError:
+			return -1
+		}
+		return r
+	}, text)
+	text = strings.Join(strings.Fields(text), " ")
+	for _, brace := range []string{"{{", "{%", "{#"} {
+		for strings.Contains(text, brace) {
+			text = strings.ReplaceAll(text, brace, brace[:1]+" "+brace[1:])
+		}
+	}
+	if utf8.RuneCountInString(text) <= limit {
+		return text
+	}
+	return strings.TrimSpace(string([]rune(text)[:limit-1])) + "…"
+}
