@@ -241,7 +241,7 @@ func (b *Book) pullBack(now time.Time) {
 	}
 	for id, h := range b.Health {
 		h.Since = notAfter(h.Since, now)
-		h.NextTry = notAfter(h.NextTry, now.Add(backoff(len(backoffs))))
+		h.NextTry = notAfter(h.NextTry, now.Add(backoff(h.Failures)))
 		h.HoldUntil = notAfter(h.HoldUntil, now.Add(maxRetryAfter))
 		if h.Sending != nil && h.Sending.Begun.After(now) {
 			sending := *h.Sending

@@ -171,8 +171,8 @@ func Words(lang string, now time.Time, kind Kind, s Subject) (title, body string
 	return headline(begin, s.Name, reason, tail), sentences(clean(s.Text, maxReason), clean(s.Advice, maxReason), l.dated(now, s, date))
 }
 
-// TestWords is a test message.
-func TestWords(lang string) (title, body string) {
+// WordsOfTest is a test message.
+func WordsOfTest(lang string) (title, body string) {
 	l := languageOf(lang)
 	return l.testTitle, l.testBody
 }
