@@ -153,11 +153,11 @@ func Alarming(now time.Time, f Facts, problems []Problem) bool {
 func subjectOf(f Facts) string {
 	for _, name := range f.Names {
 		if !strings.HasPrefix(name, "*.") {
-			return clean(name)
+			return Printable(name)
 		}
 	}
 	if len(f.Names) > 0 {
-		return clean(f.Names[0])
+		return Printable(f.Names[0])
 	}
 	if c := Earliest(f); c != nil && c.Subject() != "" {
 		return c.Subject()
@@ -301,7 +301,7 @@ func (j *judge) gap() (code, text string) {
 		return CodeNoCertificate, fmt.Sprintf("There is no certificate for %s yet.", j.name)
 	}
 	if missing := j.Installed.Missing(j.Names); len(missing) > 0 {
-		return CodeNamesMissing, fmt.Sprintf("The certificate in use does not cover %s, so browsers and apps refuse it there.", clean(list(missing)))
+		return CodeNamesMissing, fmt.Sprintf("The certificate in use does not cover %s, so browsers and apps refuse it there.", Printable(list(missing)))
 	}
 	return "", ""
 }

@@ -63,13 +63,13 @@ func (c *Certificate) Lifetime() time.Duration { return c.Leaf.NotAfter.Sub(c.Le
 func (c *Certificate) Names() []string {
 	names := make([]string, 0, len(c.Leaf.DNSNames)+len(c.Leaf.IPAddresses))
 	for _, name := range c.Leaf.DNSNames {
-		names = append(names, clean(name))
+		names = append(names, Printable(name))
 	}
 	for _, ip := range c.Leaf.IPAddresses {
 		names = append(names, ip.String())
 	}
 	if len(names) == 0 && c.Leaf.Subject.CommonName != "" {
-		names = append(names, clean(c.Leaf.Subject.CommonName))
+		names = append(names, Printable(c.Leaf.Subject.CommonName))
 	}
 	return names
 }
@@ -110,7 +110,7 @@ func (c *Certificate) Subject() string {
 	if names := c.Names(); len(names) > 0 {
 		return names[0]
 	}
-	return clean(c.Leaf.Subject.String())
+	return Printable(c.Leaf.Subject.String())
 }
 
 // Issuer is the issuer's common name, or its organisation where it has none.
@@ -119,7 +119,7 @@ func (c *Certificate) Issuer() string {
 	if name == "" {
 		name = strings.Join(c.Leaf.Issuer.Organization, ", ")
 	}
-	return clean(name)
+	return Printable(name)
 }
 
 // Fingerprint is the SHA-256 of the leaf's DER in lower-case hex.
@@ -230,9 +230,9 @@ func (c *Certificate) VerifyChain(roots *x509.CertPool, now time.Time) error {
 // no more (RFC 1035 §3.1).
 const maxShown = 253
 
-// clean makes a foreign text fit to be shown: no control and format characters
+// Printable makes a foreign text fit to be shown: no control and format characters
 // (line breaks, right-to-left overrides), valid UTF-8, at most maxShown long.
-func clean(s string) string {
+func Printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
 			return -1

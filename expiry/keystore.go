@@ -53,9 +53,9 @@ func pkcs12Error(err error) error {
 		return ErrPassword
 	}
 	if _, ok := errors.AsType[pkcs12.NotImplementedError](err); ok {
-		return fmt.Errorf("%w: %s", ErrUnsupported, clean(err.Error()))
+		return fmt.Errorf("%w: %s", ErrUnsupported, Printable(err.Error()))
 	}
-	return fmt.Errorf("%w: %s", ErrDamaged, clean(err.Error()))
+	return fmt.Errorf("%w: %s", ErrDamaged, Printable(err.Error()))
 }
 
 // leafOf puts the certificate that belongs to the key first: PKCS#12 does not
@@ -200,7 +200,7 @@ func keystoreEntries(body []byte) ([]entry, error) {
 			}
 			cert, err := x509.ParseCertificate(der)
 			if err != nil {
-				return nil, fmt.Errorf("%w: %s", ErrDamaged, clean(err.Error()))
+				return nil, fmt.Errorf("%w: %s", ErrDamaged, Printable(err.Error()))
 			}
 			e.certs = append(e.certs, cert)
 		}

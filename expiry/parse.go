@@ -82,7 +82,7 @@ func parsePEM(data []byte) (*Certificate, error) {
 		case c != nil:
 			c.Chain = append(c.Chain, cert)
 		case err != nil:
-			return nil, fmt.Errorf("%w: %s", ErrDamaged, clean(err.Error()))
+			return nil, fmt.Errorf("%w: %s", ErrDamaged, Printable(err.Error()))
 		case bytes.Count(data[:len(data)-len(rest)], beginCertificate) > 1:
 			// encoding/pem passes over a block that it cannot decode. Then this
 			// one is not the leaf.
