@@ -156,8 +156,7 @@ func (i *Incident) healthy(now time.Time, s Subject) ChangeKind {
 	if i.State == Open {
 		i.State, i.HealthyAt = Recovering, now
 	}
-	proven := !s.Renewed.IsZero() && !s.Renewed.Equal(i.Renewed)
-	if !proven && now.Sub(i.HealthyAt) < HealthyFor {
+	if !s.Renewed.After(i.Renewed) && now.Sub(i.HealthyAt) < HealthyFor {
 		return ""
 	}
 	i.State, i.HealthyAt = Closed, time.Time{}

@@ -16,7 +16,7 @@ type Subject struct {
 	// Code is the problem's stable code ("renewal_failed", "stale"…). Titles
 	// know the common ones.
 	Code   string `json:"code,omitempty"`
-	Text   string `json:"text,omitempty"`   // the reason: what happened and what it means, without a date
+	Text   string `json:"text,omitempty"`   // the reason: what happened and what it means
 	Advice string `json:"advice,omitempty"` // the action: what to do
 
 	DaysLeft int       `json:"days_left,omitempty"` // floor, negative once expired
@@ -24,8 +24,8 @@ type Subject struct {
 	NotAfter time.Time `json:"not_after,omitzero"`  // the earliest expiry that counts
 
 	// Renewed is when a renewal or a deployment last succeeded, zero for never.
-	// If it moved since the subject was last seen ill, a healthy look is
-	// believed at once instead of after HealthyFor.
+	// If it is later than it was when the subject was last seen ill, a healthy
+	// look is believed at once instead of after HealthyFor.
 	Renewed time.Time `json:"renewed,omitzero"`
 }
 

@@ -60,24 +60,23 @@ var english = language{
 	testTitle:   "Certsitter: test message",
 	testBody:    "This is a test. What Certsitter has to say about your certificates will arrive here.",
 	reasons: map[string]string{
-		"renewal_failed":  "renewal fails",
-		"renewal_overdue": "renewal is overdue",
-		"overdue":         "renewal is overdue",
-		"expiring":        "expires soon",
-		"stale":           "the old one is still served",
-		"foreign":         "another one is served",
-		"not_installed":   "new one is not installed",
-		"install_failed":  "new one is not installed",
-		"missing":         "there is none yet",
-		"no_certificate":  "there is none yet",
-		"names":           "a name is missing",
-		"unreadable":      "cannot be read",
-		"unreachable":     "cannot be reached",
-		"pin":             "not the expected one",
-		"chain":           "chain is not trusted",
-		"name_mismatch":   "wrong name",
+		"expiring":         "expires soon",
+		"not_yet_valid":    "is not valid yet",
+		"renewal_failed":   "renewal fails",
+		"renewal_overdue":  "renewal is overdue",
+		"no_certificate":   "there is none yet",
+		"names_missing":    "a name is missing",
+		"not_installed":    "the new one is not installed",
+		"stale":            "the old one is still served",
+		"foreign":          "another one is served",
+		"unreadable":       "cannot be looked at",
+		"unreachable":      "cannot be looked at",
+		"pin_mismatch":     "not the expected one",
+		"wrong_name":       "is for another name",
+		"chain_incomplete": "chain is incomplete",
+		"untrusted":        "not trusted",
 	},
-	date: func(t time.Time) string { return t.Format("2 Jan 2006, 15:04 MST") },
+	date: func(t time.Time) string { return t.Format("2 January 2006, 15:04 MST") },
 }
 
 var german = language{
@@ -111,22 +110,21 @@ var german = language{
 	testTitle:   "Certsitter: Testnachricht",
 	testBody:    "Dies ist ein Test. Was Certsitter über Ihre Zertifikate zu sagen hat, kommt hier an.",
 	reasons: map[string]string{
-		"renewal_failed":  "Erneuerung schlägt fehl",
-		"renewal_overdue": "Erneuerung ist überfällig",
-		"overdue":         "Erneuerung ist überfällig",
-		"expiring":        "läuft bald ab",
-		"stale":           "das alte ist noch im Einsatz",
-		"foreign":         "ein anderes ist im Einsatz",
-		"not_installed":   "das neue ist nicht installiert",
-		"install_failed":  "das neue ist nicht installiert",
-		"missing":         "es gibt noch keines",
-		"no_certificate":  "es gibt noch keines",
-		"names":           "ein Name fehlt",
-		"unreadable":      "nicht lesbar",
-		"unreachable":     "nicht erreichbar",
-		"pin":             "nicht das erwartete",
-		"chain":           "Kette nicht vertrauenswürdig",
-		"name_mismatch":   "falscher Name",
+		"expiring":         "läuft bald ab",
+		"not_yet_valid":    "gilt noch nicht",
+		"renewal_failed":   "Erneuerung schlägt fehl",
+		"renewal_overdue":  "Erneuerung ist überfällig",
+		"no_certificate":   "es gibt noch keines",
+		"names_missing":    "ein Name fehlt",
+		"not_installed":    "das neue ist nicht installiert",
+		"stale":            "das alte ist noch im Einsatz",
+		"foreign":          "ein anderes ist im Einsatz",
+		"unreadable":       "nicht einsehbar",
+		"unreachable":      "nicht einsehbar",
+		"pin_mismatch":     "nicht das erwartete",
+		"wrong_name":       "gilt für einen anderen Namen",
+		"chain_incomplete": "Kette ist unvollständig",
+		"untrusted":        "nicht vertrauenswürdig",
 	},
 	date: func(t time.Time) string { return t.Format("02.01.2006, 15:04 MST") },
 }
@@ -156,6 +154,7 @@ func Words(lang string, now time.Time, kind Kind, s Subject) (title, body string
 		tail = l.left(days)
 	}
 	if kind == Resolved {
+		s.Text = ""
 		return headline(l.again, s.Name, "", tail), sentences(l.dated(now, s, l.validUntil), l.nothingToDo)
 	}
 	reason := l.reasons[s.Code]
@@ -171,8 +170,8 @@ func Words(lang string, now time.Time, kind Kind, s Subject) (title, body string
 	return headline(begin, s.Name, reason, tail), sentences(clean(s.Text, maxReason), clean(s.Advice, maxReason), l.dated(now, s, date))
 }
 
-// WordsOfTest is a test message.
-func WordsOfTest(lang string) (title, body string) {
+// TestWords is a test message.
+func TestWords(lang string) (title, body string) {
 	l := languageOf(lang)
 	return l.testTitle, l.testBody
 }
@@ -199,11 +198,14 @@ func daysAgo(now time.Time, s Subject) int {
 	return max(int(now.Sub(s.NotAfter)/(24*time.Hour)), 0)
 }
 
+// dated is the sentence with the date of expiry; empty where the reason has it
+// already.
 func (l language) dated(now time.Time, s Subject, sentence string) string {
-	if s.NotAfter.IsZero() {
+	expiry := s.NotAfter.In(now.Location())
+	if s.NotAfter.IsZero() || strings.Contains(s.Text, expiry.Format("2 January 2006")) {
 		return ""
 	}
-	return fmt.Sprintf(sentence, l.date(s.NotAfter.In(now.Location())))
+	return fmt.Sprintf(sentence, l.date(expiry))
 }
 
 // headline is a title: its beginning with the name, the reason, the days. The

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestWords(t *testing.T) {
+func TestWordsOfEachKind(t *testing.T) {
 	berlin := time.FixedZone("CET", 3600)
 	now := time.Date(2026, 12, 1, 9, 0, 0, 0, berlin)
 	home := Subject{
@@ -25,28 +25,31 @@ func TestWords(t *testing.T) {
 	}{
 		{"en", Warning, Opened, nil,
 			"Certificate home.example.org: renewal fails, 19 days left",
-			"The DNS provider refused the token. Make a new token. It expires on 20 Dec 2026, 15:02 CET."},
+			"The DNS provider refused the token. Make a new token. It expires on 20 December 2026, 15:02 CET."},
 		{"de", Warning, Opened, nil,
 			"Zertifikat home.example.org: Erneuerung schlägt fehl, noch 19 Tage",
 			"The DNS provider refused the token. Make a new token. Es läuft am 20.12.2026, 15:02 CET ab."},
 		{"en", Warning, Repeated, nil,
 			"Reminder: Certificate home.example.org: renewal fails, 19 days left",
-			"The DNS provider refused the token. Make a new token. It expires on 20 Dec 2026, 15:02 CET."},
+			"The DNS provider refused the token. Make a new token. It expires on 20 December 2026, 15:02 CET."},
 		{"de", Critical, Escalated, func(s *Subject) { s.NotAfter = now.Add(30 * time.Hour) },
 			"DRINGEND: Zertifikat home.example.org: Erneuerung schlägt fehl, noch 1 Tag",
 			"The DNS provider refused the token. Make a new token. Es läuft am 02.12.2026, 15:00 CET ab."},
 		{"en", Critical, Repeated, func(s *Subject) { s.NotAfter = now.Add(time.Minute) },
 			"URGENT: certificate home.example.org: renewal fails, less than a day left",
-			"The DNS provider refused the token. Make a new token. It expires on 1 Dec 2026, 09:01 CET."},
+			"The DNS provider refused the token. Make a new token. It expires on 1 December 2026, 09:01 CET."},
 		{"en", Expired, Escalated, func(s *Subject) { s.NotAfter = now.Add(-72 * time.Hour) },
 			"EXPIRED: certificate home.example.org, 3 days ago",
-			"The DNS provider refused the token. Make a new token. It expired on 28 Nov 2026, 09:00 CET: browsers refuse it."},
+			"The DNS provider refused the token. Make a new token. It expired on 28 November 2026, 09:00 CET: browsers refuse it."},
 		{"de", Expired, Escalated, func(s *Subject) { s.NotAfter = now.Add(-47 * time.Hour) },
 			"ABGELAUFEN: Zertifikat home.example.org, vor 1 Tag",
 			"The DNS provider refused the token. Make a new token. Es ist am 29.11.2026, 10:00 CET abgelaufen: Browser lehnen es ab."},
+		{"en", Warning, Opened, func(s *Subject) { s.Text = "It expires on 20 December 2026, 15:02 CET and nobody renews it." },
+			"Certificate home.example.org: renewal fails, 19 days left",
+			"It expires on 20 December 2026, 15:02 CET and nobody renews it. Make a new token."},
 		{"en", OK, Resolved, nil,
 			"Certificate home.example.org is fine again, 19 days left",
-			"It is valid until 20 Dec 2026, 15:02 CET. There is nothing to do."},
+			"It is valid until 20 December 2026, 15:02 CET. There is nothing to do."},
 		{"de", Notice, Resolved, nil,
 			"Zertifikat home.example.org ist wieder in Ordnung, noch 19 Tage",
 			"Es gilt bis 20.12.2026, 15:02 CET. Es ist nichts zu tun."},
@@ -95,7 +98,7 @@ func TestEveryReasonHasWordsInBothLanguages(t *testing.T) {
 				}
 			}
 		}
-		if title, body := WordsOfTest(lang); title == "" || body == "" {
+		if title, body := TestWords(lang); title == "" || body == "" {
 			t.Errorf("%s has no words for a test", lang)
 		}
 	}
