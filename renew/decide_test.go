@@ -146,10 +146,10 @@ func TestSchedule(t *testing.T) {
 		want   string // days left at the first attempt
 		coarse bool
 	}{
-		{90 * day, "26.88", false},      // due with 30 days left, at the next Monday, 03:00
+		{90 * day, "27.88", false},      // due on a Saturday: the Monday after, 03:00
 		{160 * time.Hour, "1.67", true}, // no Monday in time: a quarter of the lifetime
 		{4 * time.Hour, "0.04", true},   // likewise
-		{398 * day, "131.88", false},    // a Monday soon after
+		{398 * day, "125.88", false},    // due on a Monday at 08:00: a week later
 		{24 * time.Hour, "0.25", true},  // likewise
 	} {
 		v := version(c.life)
