@@ -279,13 +279,17 @@ func (j *judge) inForce() {
 	if since.IsZero() {
 		since = j.DueAt
 	}
+	severity := Warning
+	if c := j.running(); c != nil {
+		severity = max(severity, j.urgency(c))
+	}
 	switch {
 	case failing && !since.IsZero() && j.now.Sub(since) >= criticalWithout:
 		j.add(code, Critical, text+" For more than a day no attempt to get one has succeeded."+j.reason(), j.renewAdvice())
 	case j.AttemptFailed:
-		j.add(code, Warning, text+" The attempt to get one failed."+j.reason(), j.renewAdvice())
+		j.add(code, severity, text+" The attempt to get one failed."+j.reason(), j.renewAdvice())
 	case failing:
-		j.add(code, Warning, text+fmt.Sprintf(" One was to be ordered on %s, and that has not happened.", j.date(j.DueAt)), j.renewAdvice())
+		j.add(code, severity, text+fmt.Sprintf(" One was to be ordered on %s, and that has not happened.", j.date(j.DueAt)), j.renewAdvice())
 	case !j.IssuedNotInstalled:
 		j.add(code, Notice, text+" One is being ordered.", "Nothing; if it does not come, you will be told why.")
 	}
@@ -313,13 +317,21 @@ func (j *judge) reason() string {
 	return " " + sentence(j.FailureText)
 }
 
+// running is the earliest to expire of those that count and have not expired:
+// what has expired is a problem of its own.
+func (j *judge) running() *Certificate {
+	for _, c := range []*Certificate{Earliest(j.Facts), j.Installed} {
+		if c != nil && c.Left(j.now) > 0 {
+			return c
+		}
+	}
+	return nil
+}
+
 // renewal judges that the certificate in force is not renewed in time.
 func (j *judge) renewal() {
-	c := Earliest(j.Facts)
-	if c != nil && c.Left(j.now) <= 0 {
-		c = j.Installed // an expired one is said already, where it is served
-	}
-	if c == nil || c.Left(j.now) <= 0 || j.has(CodeNamesMissing, CodeNoCertificate) {
+	c := j.running()
+	if c == nil || j.has(CodeNamesMissing, CodeNoCertificate) {
 		return // said already
 	}
 	until := fmt.Sprintf(" The one in use is good until %s.", j.date(c.Leaf.NotAfter))
@@ -346,10 +358,14 @@ func (j *judge) installation() {
 		return
 	}
 	severity := Warning
-	if c := Earliest(j.Facts); c != nil && j.urgency(c) == Critical {
-		severity = Critical
+	if c := j.running(); c != nil {
+		severity = max(severity, j.urgency(c))
 	}
-	j.add(CodeNotInstalled, severity, fmt.Sprintf("A new certificate of %s was issued but could not be put in its place: %s The old files stay in use until it can.", j.name, sentence(j.InstallError)),
+	text := fmt.Sprintf("A new certificate of %s was issued but could not be put in its place: %s", j.name, sentence(j.InstallError))
+	if j.Installed != nil {
+		text += " The earlier one stays in use until it can."
+	}
+	j.add(CodeNotInstalled, severity, text,
 		"Remove the cause; the installation is tried again by itself and nothing is ordered anew.")
 }
 
@@ -438,6 +454,10 @@ func (j *judge) watched(s Served) {
 // same judges an endpoint that serves what is installed: then its name and chain
 // are right, unless the configuration is not.
 func (j *judge) same(s Served) {
+	if c := s.Certificate; c.Left(j.now) <= 0 && (j.Installed == nil || c.Fingerprint() != j.Installed.Fingerprint()) {
+		// The twin with another type of key.
+		j.add(CodeExpired, Expired, fmt.Sprintf("The certificate that %s serves expired on %s. Browsers and apps refuse it.", s.Address, j.date(c.Leaf.NotAfter)), j.renewAdvice())
+	}
 	if !s.NameOK {
 		j.add(CodeWrongName, Warning, fmt.Sprintf("%s serves the right certificate, but that is for %s and not for the name that is used there. Browsers and apps refuse it.", s.Address, namesOf(s.Certificate)),
 			"Add the name to domains, or correct the one before the @ in endpoints.")
@@ -464,8 +484,10 @@ func (j *judge) stale(s Served) {
 	case s.Certificate.Left(j.now) <= 0:
 		j.add(CodeExpired, Expired, fmt.Sprintf("%s is renewed, but %s still serves the earlier certificate, which expired on %s. Browsers and apps refuse it.",
 			j.name, s.Address, j.date(s.Certificate.Leaf.NotAfter)), advice)
-	case j.Waiting != "" || !j.held(s):
+	case j.Waiting != "":
 		j.add(CodeStale, Notice, text, advice)
+	case !j.held(s):
+		j.add(CodeStale, Notice, text, "Nothing yet; it is looked at again by itself.")
 	default:
 		j.add(CodeStale, max(Warning, j.urgency(s.Certificate)), text, advice)
 	}
