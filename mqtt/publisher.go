@@ -1,0 +1,409 @@
+package mqtt
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Command is a button that somebody pressed.
+type Command struct {
+	Kind string // renew, check or notify
+	Name string // certificate; with renew only
+}
+
+// Link is how the connection to the broker is. All sentences are for people.
+type Link struct {
+	Connected bool
+	// Error is why there is no connection, or, with Connected, what the
+	// broker does not let us do. Empty = nothing.
+	Error string
+	// Other is another installation that publishes under the same base topic.
+	// Both then overwrite each other's service state, and Home Assistant shows
+	// their certificates as one's: one of them needs another mqtt.topic.
+	Other string
+	// Refused are the messages that were not sent because Validate refuses
+	// them, and why.
+	Refused []string
+	// Emptying are the obsolete topics that the broker has not yet emptied.
+	Emptying []string
+}
+
+// Publisher keeps on the broker what belongs there: after every connection,
+// after Home Assistant's start, and after every change. It remembers the
+// wanted messages itself, so callers need not care whether the broker is
+// there. Its methods never block and may be called from any goroutine.
+type Publisher struct {
+	config Config
+	broker brokerAddress
+	pace   pace
+
+	commands chan Command
+	wake     chan struct{} // something is to be sent
+	changed  chan struct{} // Link is another
+
+	// wanted is immutable once stored. Nil until the first Publish: nothing is
+	// sent and nothing swept before it is known what should be there. It is
+	// atomic because paho's goroutines, which must not wait, read it.
+	wanted atomic.Pointer[wanted]
+
+	mu       sync.Mutex // guards all below, never held while paho is called
+	obsolete map[string]bool
+	events   []queuedEvent
+	link     Link
+
+	// Owned by Run.
+	otherSeen time.Time            // when Link.Other was last heard of
+	answered  map[string]time.Time // installations that were told of us, and when
+}
+
+// wanted is what should be on the broker.
+type wanted struct {
+	states    []Message
+	discovery []Message
+	payloads  map[string][]byte  // by topic, of both
+	commands  map[string]Command // by topic: the buttons that we announce
+}
+
+type queuedEvent struct {
+	message Message
+	at      time.Time
+}
+
+// pace is how fast things go. Tests go faster.
+type pace struct {
+	retryFirst, retryMost, retryKicked time.Duration // waits between connections
+	steady                             time.Duration // a connection that lasted this long was good
+	birthLeast, birthMost              time.Duration // wait after Home Assistant's birth message
+	settle                             time.Duration // between taking an announcement away and what follows
+	heal                               time.Duration // before a topic that others changed is put right
+	quiet, sweepMost                   time.Duration // the sweep ends after this silence, or at the latest
+	suspicion                          time.Duration // wait for a sign of life of another installation
+	echo                               time.Duration // our own online must come back within
+	answerAgain                        time.Duration // at most one answer to another installation in
+	otherFor                           time.Duration // another installation counts as there after its last sign
+	eventFor                           time.Duration // an event waits for a connection
+}
+
+func usualPace() pace {
+	return pace{
+		retryFirst: time.Second, retryMost: 30 * time.Second, retryKicked: 5 * time.Minute,
+		steady:     30 * time.Second,
+		birthLeast: 500 * time.Millisecond, birthMost: 5 * time.Second,
+		settle: 2 * time.Second, heal: 2 * time.Second,
+		quiet: 2 * time.Second, sweepMost: 15 * time.Second,
+		suspicion: 10 * time.Second, echo: 10 * time.Second,
+		answerAgain: 5 * time.Minute, otherFor: 24 * time.Hour,
+		eventFor: time.Minute,
+	}
+}
+
+const (
+	commandsKept = 16
+	eventsKept   = 32
+	othersKept   = 16 // a stranger on the broker must not fill our memory
+)
+
+// New checks the configuration. Its errors are sentences that name the key.
+func New(c Config) (*Publisher, error) {
+	if err := c.checkTopics(); err != nil {
+		return nil, err
+	}
+	if !installationForm.MatchString(c.Installation) {
+		return nil, errors.New("mqtt: an installation id of letters, digits, _ and - is needed")
+	}
+	b, err := c.parseBroker()
+	if err != nil {
+		return nil, err
+	}
+	return &Publisher{
+		config: c, broker: b, pace: usualPace(),
+		commands: make(chan Command, commandsKept),
+		wake:     make(chan struct{}, 1),
+		changed:  make(chan struct{}, 1),
+		obsolete: map[string]bool{},
+		answered: map[string]time.Time{},
+	}, nil
+}
+
+// Publish replaces the wanted messages. Obsolete topics, and those that were
+// wanted before and are not any more, are emptied as soon as there is a
+// connection; State().Emptying lists those that are still to come, which
+// callers should remember over a restart. Messages that are not retained, or
+// that Validate refuses, are not sent but named in State().Refused. The
+// payloads must not be changed afterwards.
+func (p *Publisher) Publish(retained []Message, obsolete []string) {
+	w, refused := p.config.want(retained)
+	p.mu.Lock()
+	if old := p.wanted.Load(); old != nil {
+		for topic := range old.payloads {
+			p.obsolete[topic] = true
+		}
+	}
+	for _, topic := range obsolete {
+		if plainTopic(topic) && topic != p.config.statusTopic() {
+			p.obsolete[topic] = true
+		}
+	}
+	maps.DeleteFunc(p.obsolete, func(topic string, _ bool) bool { _, kept := w.payloads[topic]; return kept })
+	p.wanted.Store(w)
+	p.link.Refused = refused
+	p.mu.Unlock()
+	p.publishLink(func(*Link) {})
+	poke(p.wake)
+}
+
+func (c Config) want(messages []Message) (*wanted, []string) {
+	w := &wanted{payloads: map[string][]byte{}, commands: map[string]Command{}}
+	var refused []string
+	for _, m := range messages {
+		if err := c.admit(m, w); err != nil {
+			refused = append(refused, err.Error())
+			continue
+		}
+		w.payloads[m.Topic] = m.Payload
+		if !isDiscovery(m.Topic) {
+			w.states = append(w.states, m)
+			continue
+		}
+		w.discovery = append(w.discovery, m)
+		if topic, command, ok := c.announces(m.Payload); ok {
+			w.commands[topic] = command
+		}
+	}
+	return w, refused
+}
+
+// admit refuses what must not be sent as a retained message.
+func (c Config) admit(m Message, w *wanted) error {
+	_, twice := w.payloads[m.Topic]
+	switch {
+	case !m.Retain || len(m.Payload) == 0:
+		return fmt.Errorf("%s: it is no retained message", m.Topic)
+	case m.Topic == c.statusTopic():
+		return fmt.Errorf("%s: this topic is the publisher's own", m.Topic)
+	case twice:
+		return fmt.Errorf("%s: it is there twice", m.Topic)
+	}
+	return Validate(m.Topic, m.Payload)
+}
+
+// announces reads from a discovery message which command it invites to. So
+// commands for unknown or watched certificates find no ear.
+func (c Config) announces(payload []byte) (topic string, command Command, ok bool) {
+	var button struct {
+		Topic string `json:"command_topic"`
+	}
+	if json.Unmarshal(payload, &button) != nil || button.Topic == "" {
+		return "", Command{}, false
+	}
+	command, ok = c.command(button.Topic)
+	return button.Topic, command, ok
+}
+
+// command reads what a command topic stands for.
+func (c Config) command(topic string) (Command, bool) {
+	switch topic {
+	case c.serviceSetTopic("check"):
+		return Command{Kind: "check"}, true
+	case c.serviceSetTopic("notify"):
+		return Command{Kind: "notify"}, true
+	}
+	parts := strings.Split(topic, "/")
+	if len(parts) == 5 && certificateName.MatchString(parts[2]) && topic == c.renewTopic(parts[2]) {
+		return Command{Kind: "renew", Name: parts[2]}, true
+	}
+	return Command{}, false
+}
+
+// Event tells of something that happened. Events are not retained: one that
+// finds no connection within a minute, or too many others, is dropped. So is
+// one with a type that the contract does not know.
+func (p *Publisher) Event(name string, e Event) {
+	if !certificateName.MatchString(name) || !slices.Contains(eventTypes(), e.Type) {
+		return
+	}
+	m := Message{Topic: p.config.eventTopic(name), Payload: e.payload(name), QoS: 1}
+	p.mu.Lock()
+	p.events = append(p.events, queuedEvent{m, time.Now()})
+	if extra := len(p.events) - eventsKept; extra > 0 {
+		p.events = slices.Delete(p.events, 0, extra)
+	}
+	p.mu.Unlock()
+	poke(p.wake)
+}
+
+// Commands are the buttons that were pressed. Some are kept while nobody
+// listens; what is more is dropped.
+func (p *Publisher) Commands() <-chan Command { return p.commands }
+
+// State is how things are now.
+func (p *Publisher) State() Link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.link
+	l.Refused = slices.Clone(l.Refused)
+	l.Emptying = slices.Sorted(maps.Keys(p.obsolete))
+	return l
+}
+
+// Changed has a value after State has changed.
+func (p *Publisher) Changed() <-chan struct{} { return p.changed }
+
+// publishLink changes the link and says so.
+func (p *Publisher) publishLink(change func(*Link)) {
+	p.mu.Lock()
+	change(&p.link)
+	p.mu.Unlock()
+	poke(p.changed)
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it was poked already
+	}
+}
+
+// Run connects, keeps what is wanted on the broker until ctx ends, and says
+// offline. It always returns nil: whatever goes wrong is tried again, and told
+// by State.
+func (p *Publisher) Run(ctx context.Context) error {
+	var wait time.Duration
+	kicked := 0
+	for ctx.Err() == nil {
+		began := time.Now()
+		connected, err := p.connect(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		lasted := time.Since(began)
+		if connected && lasted < p.pace.steady {
+			kicked++
+		} else {
+			kicked = 0
+		}
+		wait = p.pace.next(wait, connected, lasted)
+		sentence := explain(p.broker, err)
+		if kicked >= kicksNoticed {
+			sentence = fmt.Sprintf("The broker at %s ends our connection again and again right after the login. "+
+				"Does another Certsitter run with a copy of this state folder (client id %s)? Stop one of them.", p.broker.address, p.clientID())
+		}
+		p.publishLink(func(l *Link) { l.Connected, l.Error = false, sentence })
+		pause(ctx, wait/2+rand.N(wait/2+1))
+	}
+	p.publishLink(func(l *Link) { l.Connected, l.Error = false, "" })
+	return nil
+}
+
+// kicksNoticed is how many short connections in a row are no chance any more.
+const kicksNoticed = 3
+
+// next is the wait before another connection. After a good connection it is
+// short: everything is to be back soon after a restart of the broker. After
+// one that was ended at once it grows further than after one that never was:
+// two clients of one id would throw each other out for ever.
+func (p pace) next(last time.Duration, connected bool, lasted time.Duration) time.Duration {
+	switch {
+	case connected && lasted >= p.steady, last == 0:
+		return p.retryFirst
+	case connected:
+		return min(2*last, p.retryKicked)
+	}
+	return min(2*last, max(p.retryMost, last))
+}
+
+// pause waits, unless ctx ends before.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+func (p *Publisher) clientID() string { return "certsitter-" + p.config.Installation }
+
+// connect makes one connection and serves it until it ends.
+func (p *Publisher) connect(ctx context.Context) (connected bool, err error) {
+	s := &session{p: p, inbox: make(chan arrival, inboxKept), sent: map[string][]byte{}, emptied: map[string]time.Time{}}
+	conn, err := dial(ctx, p.broker, greeting{clientID: p.clientID(), will: p.config.statusTopic(), receive: s.receive})
+	if err != nil {
+		return false, err
+	}
+	s.conn = conn
+	p.publishLink(func(l *Link) { l.Connected, l.Error = true, "" })
+	err = s.serve(ctx)
+	s.end(ctx)
+	return true, err
+}
+
+// takeEvents returns the events that are not too old, and forgets all.
+func (p *Publisher) takeEvents(now time.Time) []Message {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var fresh []Message
+	for _, e := range p.events {
+		if now.Sub(e.at) <= p.pace.eventFor {
+			fresh = append(fresh, e.message)
+		}
+	}
+	p.events = nil
+	return fresh
+}
+
+// toEmpty returns the obsolete topics in the order of their removal.
+func (p *Publisher) toEmpty() []string {
+	p.mu.Lock()
+	topics := slices.Collect(maps.Keys(p.obsolete))
+	p.mu.Unlock()
+	removalOrder(topics)
+	return topics
+}
+
+// hasEmptied forgets topics that the broker has emptied.
+func (p *Publisher) hasEmptied(topics []string) {
+	p.publishLink(func(*Link) {
+		for _, topic := range topics {
+			delete(p.obsolete, topic)
+		}
+	})
+}
+
+// addObsolete takes on topics that were found, if they are not wanted by now.
+func (p *Publisher) addObsolete(topics []string) {
+	p.publishLink(func(*Link) {
+		w := p.wanted.Load()
+		for _, topic := range topics {
+			if _, kept := w.payloads[topic]; !kept {
+				p.obsolete[topic] = true
+			}
+		}
+	})
+}
+
+// mayAnswer says whether the installation id may be told of us now, and
+// remembers it.
+func (p *Publisher) mayAnswer(id string, now time.Time) bool {
+	maps.DeleteFunc(p.answered, func(_ string, at time.Time) bool { return now.Sub(at) >= p.pace.answerAgain })
+	if _, told := p.answered[id]; told || len(p.answered) >= othersKept {
+		return false
+	}
+	p.answered[id] = now
+	return true
+}
+
+func sameBytes(sent map[string][]byte, m Message) bool {
+	old, there := sent[m.Topic]
+	return there && bytes.Equal(old, m.Payload)
+}
