@@ -25,6 +25,7 @@ type DNS struct {
 	txt       map[string][]string
 	addresses map[string][]string
 	cname     map[string]string
+	zones     map[string][]string // name → its name servers
 	broken    map[string]bool
 	asked     map[string]int
 }
@@ -36,6 +37,7 @@ func StartDNS() (*DNS, error) {
 		txt:       map[string][]string{},
 		addresses: map[string][]string{},
 		cname:     map[string]string{},
+		zones:     map[string][]string{},
 		broken:    map[string]bool{},
 		asked:     map[string]int{},
 	}
@@ -118,6 +120,12 @@ func (d *DNS) SetCNAME(name, target string) {
 	d.change(func() { d.cname[key(name)] = key(target) })
 }
 
+// SetZone makes a name the start of a zone that these name servers serve. Their
+// addresses are those of the names.
+func (d *DNS) SetZone(name string, servers ...string) {
+	d.change(func() { d.zones[key(name)] = slices.Clone(servers) })
+}
+
 // Break makes every question about a name end in SERVFAIL.
 func (d *DNS) Break(name string) {
 	d.change(func() { d.broken[key(name)] = true })
@@ -168,6 +176,8 @@ func (d *DNS) answerOne(reply *dns.Msg, q dns.Question) {
 		}
 	case dns.TypeA, dns.TypeAAAA:
 		reply.Answer = append(reply.Answer, d.addressRecords(name, q.Qtype)...)
+	case dns.TypeSOA, dns.TypeNS:
+		reply.Answer = append(reply.Answer, d.zoneRecords(name, q.Qtype)...)
 	}
 }
 
@@ -183,6 +193,19 @@ func (d *DNS) addressRecords(name string, kind uint16) (records []dns.RR) {
 			records = append(records, &dns.A{Hdr: header(name, kind), A: ip})
 		case ip.To4() == nil && kind == dns.TypeAAAA:
 			records = append(records, &dns.AAAA{Hdr: header(name, kind), AAAA: ip})
+		}
+	}
+	return records
+}
+
+func (d *DNS) zoneRecords(name string, kind uint16) (records []dns.RR) {
+	for i, server := range d.zones[name] {
+		switch {
+		case kind == dns.TypeNS:
+			records = append(records, &dns.NS{Hdr: header(name, kind), Ns: key(server)})
+		case i == 0:
+			records = append(records, &dns.SOA{Hdr: header(name, kind), Ns: key(server), Mbox: key("hostmaster." + name),
+				Serial: 1, Refresh: 1, Retry: 1, Expire: 1, Minttl: 1})
 		}
 	}
 	return records

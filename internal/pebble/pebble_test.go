@@ -83,6 +83,7 @@ func TestRecords(t *testing.T) {
 	d.SetAddresses("six.example.org", "2001:db8::1")
 	d.SetCNAME("alias.example.org", "six.example.org")
 	d.Break("broken.example.org")
+	d.SetZone("example.org", "ns1.example.org", "ns2.example.org")
 	for _, c := range []struct {
 		name string
 		kind uint16
@@ -93,6 +94,9 @@ func TestRecords(t *testing.T) {
 		{"six.example.org", dns.TypeA, nil},
 		{"six.example.org", dns.TypeAAAA, []string{"2001:db8::1"}},
 		{"alias.example.org", dns.TypeAAAA, []string{"six.example.org.", "2001:db8::1"}},
+		{"example.org", dns.TypeNS, []string{"ns1.example.org.", "ns2.example.org."}},
+		{"example.org", dns.TypeSOA, []string{"ns1.example.org."}},
+		{"any.example.org", dns.TypeSOA, nil},
 		{"broken.example.org", dns.TypeA, []string{"SERVFAIL"}},
 	} {
 		if got := ask(t, d, "udp", c.name, c.kind); !slices.Equal(got, c.want) {
@@ -189,6 +193,10 @@ func ask(t *testing.T, d *DNS, network, name string, kind uint16) (got []string)
 			got = append(got, r.A.String())
 		case *dns.AAAA:
 			got = append(got, r.AAAA.String())
+		case *dns.NS:
+			got = append(got, r.Ns)
+		case *dns.SOA:
+			got = append(got, r.Ns)
 		case *dns.CNAME:
 			got = append(got, r.Target)
 		}
