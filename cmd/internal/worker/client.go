@@ -153,12 +153,14 @@ func (c *Client) command(verb string, attr *syscall.SysProcAttr) *exec.Cmd {
 // comes that we were stopped, then what the child says, then how it ended.
 func (c *Client) verdict(ctx context.Context, talk *conversation, res *result, err error, p *process, reason string) (result, error) {
 	switch {
-	case res != nil && res.Fault == nil && res.Undelivered == nil:
+	case res != nil && (res.Issued != nil || res.Done):
 		return *res, nil
 	case talk.refused != nil:
 		return result{}, &VersionError{Path: c.Path, Want: c.Version, Have: talk.refused.Version, Protocol: talk.refused.Protocol}
 	case ctx.Err() != nil:
 		return result{}, &Interrupted{Cause: context.Cause(ctx), Last: talk.last}
+	case res != nil && res.Stopped != "", wasTold(p.cmd.ProcessState):
+		return result{}, &Interrupted{Cause: ErrStopped, Last: talk.last}
 	case res != nil && res.Undelivered != nil:
 		return result{}, talk.hide.undelivered(res.Undelivered)
 	case res != nil:
@@ -169,10 +171,24 @@ func (c *Client) verdict(ctx context.Context, talk *conversation, res *result, e
 		return result{}, &VersionError{Path: c.Path, Want: c.Version}
 	}
 	detail := "the worker ended without a result (" + p.cmd.ProcessState.String() + ")"
-	if reason != "" {
+	switch {
+	case reason != "":
 		detail += ": " + reason
+	case endedBy(p.cmd.ProcessState, syscall.SIGKILL):
+		detail += ": the system may have run out of memory"
 	}
 	return result{}, talk.broken(detail)
+}
+
+// wasTold says whether the child ended because somebody asked it to before it
+// could listen.
+func wasTold(s *os.ProcessState) bool {
+	return endedBy(s, syscall.SIGTERM) || endedBy(s, syscall.SIGINT) || endedBy(s, syscall.SIGHUP)
+}
+
+func endedBy(s *os.ProcessState, sig syscall.Signal) bool {
+	status, ok := s.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == sig
 }
 
 // conversation is what is said with one child, as the parent sees it.

@@ -58,9 +58,9 @@ func Serve(ctx context.Context, args []string, in io.Reader, out io.Writer, vers
 	case verb == verbIssue && j.Issue != nil:
 		return serve(ctx, s, func(ctx context.Context, r renew.OrderRequest) result { return s.issue(ctx, r, j.Issue) })
 	case verb == verbRevoke && j.Revoke != nil:
-		return serve(ctx, s, func(ctx context.Context, r renew.RevokeRequest) result { return revoked(j.Revoke(ctx, r)) })
+		return serve(ctx, s, func(ctx context.Context, r renew.RevokeRequest) result { return done(ctx, j.Revoke(ctx, r)) })
 	case verb == verbSend && j.Send != nil:
-		return serve(ctx, s, func(ctx context.Context, r notify.Request) result { return delivered(j.Send(ctx, r)) })
+		return serve(ctx, s, func(ctx context.Context, r notify.Request) result { return done(ctx, j.Send(ctx, r)) })
 	}
 	return s.refuse(version, fmt.Errorf("the verb %q is not known", verb))
 }
@@ -110,21 +110,21 @@ func serve[R any](ctx context.Context, s *service, job func(context.Context, R) 
 	}
 	var request R
 	if err := decode(line, &request); err != nil {
-		return s.end(faulty(fmt.Errorf("read the request: %w", err)))
+		return s.end(result{Fault: fault("read the request: " + err.Error())})
 	}
 	// listen ends with standard input, which may be after us: the process ends it.
 	go s.listen()
-	done := make(chan result, 1)
-	go func() { done <- guarded(ctx, job, request) }()
+	results := make(chan result, 1)
+	go func() { results <- guarded(ctx, job, request) }()
 	select {
-	case r := <-done:
+	case r := <-results:
 		return s.end(r)
 	case <-ctx.Done():
 	}
 	late := time.NewTimer(s.grace)
 	defer late.Stop()
 	select {
-	case r := <-done:
+	case r := <-results:
 		return s.end(r)
 	case <-late.C:
 		return ExitAbandoned
@@ -137,7 +137,7 @@ func guarded[R any](ctx context.Context, job func(context.Context, R) result, re
 	defer func() {
 		if v := recover(); v != nil {
 			fmt.Fprintf(os.Stderr, "panic: %v\n%s", v, debug.Stack())
-			r = faulty(fmt.Errorf("the worker crashed: %v", v))
+			r = result{Fault: fault(fmt.Sprint("the worker crashed: ", v))}
 		}
 	}()
 	return job(ctx, request)
@@ -203,7 +203,7 @@ func (s *service) ask(ctx context.Context, m message) error {
 func (s *service) issue(ctx context.Context, r renew.OrderRequest, issue func(context.Context, renew.OrderRequest, Handler) (renew.Issued, error)) result {
 	for name, value := range r.Env {
 		if err := os.Setenv(name, value); err != nil {
-			return faulty(fmt.Errorf("set the variable %q: %w", name, err))
+			return result{Fault: fault(fmt.Sprintf("set the variable %q: %v", name, err))}
 		}
 	}
 	issued, err := issue(ctx, r, Handler{
@@ -219,29 +219,30 @@ func (s *service) issue(ctx context.Context, r renew.OrderRequest, issue func(co
 		Progress: func(p renew.Progress) { _ = s.out.write(message{Progress: &p}) },
 	})
 	if err != nil {
-		return faulty(err)
+		return failed(ctx, err)
 	}
 	return result{Issued: &issued}
 }
 
-func revoked(err error) result {
+func done(ctx context.Context, err error) result {
 	if err != nil {
-		return faulty(err)
+		return failed(ctx, err)
 	}
 	return result{Done: true}
 }
 
-func delivered(err error) result {
+// failed is the result of a job that ended with err. A job that says nothing
+// more after it was told to stop did not fail: a service manager may tell the
+// child before it tells the daemon.
+func failed(ctx context.Context, err error) result {
+	if f, ok := errors.AsType[*renew.Fault](err); ok {
+		return result{Fault: f}
+	}
 	if u, ok := errors.AsType[*notify.Undelivered](err); ok {
 		return result{Undelivered: u}
 	}
-	return revoked(err)
-}
-
-// faulty is the result of a job that ended with err.
-func faulty(err error) result {
-	if f, ok := errors.AsType[*renew.Fault](err); ok {
-		return result{Fault: f}
+	if ctx.Err() != nil {
+		return result{Stopped: cmp.Or(err.Error(), "stopped")}
 	}
 	return result{Fault: fault(err.Error())}
 }

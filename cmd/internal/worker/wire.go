@@ -48,6 +48,8 @@ type result struct {
 	Issued *renew.Issued `json:"issued,omitempty"`
 	Done   bool          `json:"done,omitempty"` // revoked or delivered
 	Fault  *renew.Fault  `json:"fault,omitempty"`
+	// Stopped says why the job was cut off, which is no failure.
+	Stopped string `json:"stopped,omitempty"`
 	// Undelivered is to a message what a fault is to an order.
 	Undelivered *notify.Undelivered `json:"undelivered,omitempty"`
 }
@@ -73,7 +75,7 @@ func (m *message) check() error {
 }
 
 func (r *result) check() error {
-	if n := count(r.Issued != nil, r.Done, r.Fault != nil, r.Undelivered != nil); n != 1 {
+	if n := count(r.Issued != nil, r.Done, r.Fault != nil, r.Undelivered != nil, r.Stopped != ""); n != 1 {
 		return fmt.Errorf("the result has %d parts, not one", n)
 	}
 	if r.Issued != nil && len(r.Issued.Chain) == 0 {

@@ -18,6 +18,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/certsitter/certsitter/renew"
@@ -81,8 +82,14 @@ func (e *VersionError) Error() string {
 		e.Path, e.Have, e.Protocol, e.Want, Protocol)
 }
 
-// Interrupted says that the context ended before there was a result. It unwraps
-// to the context's cause, which tells a deadline from being stopped.
+// ErrStopped is the cause of an [Interrupted] when the child was told to stop,
+// and not by us: a service manager that stops the daemon tells both of them.
+var ErrStopped = errors.New("the worker was told to stop")
+
+// Interrupted says that the context ended before there was a result, or that
+// the child was told to stop. It unwraps to the context's cause, which tells a
+// deadline from being stopped, or to [ErrStopped]. It is no failed renewal,
+// but for a deadline.
 type Interrupted struct {
 	Cause error
 	Last  renew.Progress // what the child did last; zero = it had not begun

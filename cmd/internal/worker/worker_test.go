@@ -65,6 +65,8 @@ func init() {
 		"version":       func() int { return Serve(context.Background(), os.Args[1:], os.Stdin, os.Stdout, "9.9.9", Jobs{}) },
 		"unversioned":   func() int { return ExitRefused },
 		"silent":        func() int { return 0 },
+		"told":          func() int { _ = syscall.Kill(os.Getpid(), syscall.SIGTERM); select {} },
+		"told late":     func() int { return serveRole(Jobs{Issue: issueTold}) },
 		"killed":        func() int { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL); select {} },
 		"garbage":       func() int { return say("Hello, world!\n") },
 		"binary":        func() int { return say("\x00\xff\xfe\n") },
@@ -171,6 +173,14 @@ func issueLate(ctx context.Context, _ renew.OrderRequest, h Handler) (renew.Issu
 		return renew.Issued{}, err
 	}
 	return renew.Issued{Chain: []byte("chain")}, nil
+}
+
+// issueTold is told to stop by somebody else than the daemon.
+func issueTold(ctx context.Context, _ renew.OrderRequest, h Handler) (renew.Issued, error) {
+	h.Progress(renew.Progress{Step: renew.StepFinalize, Text: "finalizing"})
+	_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+	<-ctx.Done()
+	return renew.Issued{}, ctx.Err()
 }
 
 func issueDeaf(_ context.Context, _ renew.OrderRequest, h Handler) (renew.Issued, error) {
@@ -416,7 +426,7 @@ func TestChildrenThatFail(t *testing.T) {
 		{"panic", "the worker crashed: at the disco"},
 		{"crash", "the worker ended without a result (exit status 2): panic: provider broke with (its last step was propagation)"},
 		{"silent", "the worker ended without a result (exit status 0)"},
-		{"killed", "the worker ended without a result (signal: killed)"},
+		{"killed", "the worker ended without a result (signal: killed): the system may have run out of memory"},
 		{"garbage", "broke the protocol: invalid character 'H'"},
 		{"binary", "broke the protocol: invalid character"},
 		{"unknown field", `broke the protocol: json: unknown field "mood"`},
@@ -538,6 +548,19 @@ func TestSuccessWinsOverTheDeadline(t *testing.T) {
 	})
 	if err != nil || string(issued.Chain) != "chain" || !placed {
 		t.Errorf("issued %q, placed %v, err %v", issued.Chain, placed, err)
+	}
+}
+
+// TestStoppedByOthers: a service manager tells the whole control group.
+func TestStoppedByOthers(t *testing.T) {
+	for role, want := range map[string]string{
+		"told":      "the worker was told to stop",
+		"told late": "the worker was told to stop, at step finalize",
+	} {
+		_, err := child(t, role).Issue(bounded(t), renew.OrderRequest{}, Handler{})
+		if _, ok := errors.AsType[*Interrupted](err); !ok || !errors.Is(err, ErrStopped) || err.Error() != want {
+			t.Errorf("%s: %v", role, err)
+		}
 	}
 }
 
