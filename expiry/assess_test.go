@@ -322,7 +322,7 @@ func TestAlarming(t *testing.T) {
 func TestTimeMakesItWorse(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	coin := func() bool { return random.IntN(2) == 0 }
-	for range 3000 {
+	for range 1000 {
 		life := lifetimes[random.IntN(len(lifetimes))].life
 		begin := noon
 		moment := func() time.Time { return begin.Add(time.Duration(random.Int64N(int64(life)))) }

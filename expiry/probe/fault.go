@@ -73,7 +73,7 @@ func explain(t Target, err error, limit time.Duration) error {
 	}
 	switch {
 	case timedOut(err):
-		return fault(CodeTimeout, err, "%s did not answer within %v: is it switched on, and does a firewall let us through?", at, limit)
+		return fault(CodeTimeout, err, "%s did not answer within %v: check that it is switched on and that no firewall is between.", at, limit)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fault(CodeRefused, err, "%s refuses connections: nothing listens there.", at)
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):

@@ -1,7 +1,6 @@
 package probe
 
 import (
-	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
@@ -233,12 +232,9 @@ func readSequence(r io.Reader) ([]byte, error) {
 		if _, err := io.ReadFull(r, long); err != nil {
 			return nil, err
 		}
-		length = 0
-		for _, b := range long {
-			length = length<<8 | int(b)
-		}
+		length = bigEndian(long)
 	}
-	if length > maxLine {
+	if length < 0 || length > maxLine {
 		return nil, errNoLDAP
 	}
 	body := make([]byte, length)
@@ -248,23 +244,49 @@ func readSequence(r io.Reader) ([]byte, error) {
 
 var errNoLDAP = errors.New("it does not speak LDAP")
 
-// startTLSResult takes the result code out of an extended response to message 1.
-func startTLSResult(body []byte) (int, error) {
-	const extendedResponse = 24 // [APPLICATION 24], RFC 4511 §4.12
-	var id int
-	var response asn1.RawValue
-	var result asn1.Enumerated
-	rest, err := asn1.Unmarshal(body, &id)
-	if err != nil || id != 1 {
+// startTLSResult takes the result code out of an extended response to message 1:
+// INTEGER 1, then [APPLICATION 24] (RFC 4511 §4.12) that begins with ENUMERATED.
+func startTLSResult(body []byte) (result byte, err error) {
+	id, rest, ok := element(body, 0x02)
+	if !ok || string(id) != "\x01" {
 		return 0, errNoLDAP
 	}
-	if _, err := asn1.Unmarshal(rest, &response); err != nil || response.Class != asn1.ClassApplication || response.Tag != extendedResponse {
+	response, _, ok := element(rest, 0x78)
+	if !ok {
 		return 0, errNoLDAP
 	}
-	if _, err := asn1.Unmarshal(response.Bytes, &result); err != nil {
+	code, _, ok := element(response, 0x0a)
+	if !ok || len(code) != 1 {
 		return 0, errNoLDAP
 	}
-	return int(result), nil
+	return code[0], nil
+}
+
+// element takes one BER element with the tag from the front. encoding/asn1 reads
+// DER only, and Active Directory writes its lengths longer than they need be.
+func element(b []byte, tag byte) (content, rest []byte, ok bool) {
+	if len(b) < 2 || b[0] != tag {
+		return nil, nil, false
+	}
+	length, b := int(b[1]), b[2:]
+	if length >= 0x80 {
+		n := length & 0x7f
+		if n == 0 || n > 4 || n > len(b) {
+			return nil, nil, false
+		}
+		length, b = bigEndian(b[:n]), b[n:]
+	}
+	if length < 0 || length > len(b) {
+		return nil, nil, false
+	}
+	return b[:length], b[length:], true
+}
+
+func bigEndian(b []byte) (n int) {
+	for _, digit := range b {
+		n = n<<8 | int(digit)
+	}
+	return n
 }
 
 // sslRequest asks a PostgreSQL server for TLS: its length and the code 80877103
