@@ -25,8 +25,11 @@ const maxIterations = 2_000_000
 // isPKCS12 reports whether data begins like a PFX (RFC 7292 §4): a sequence that
 // begins with the version 3.
 func isPKCS12(data []byte) bool {
+	if len(data) == 0 || data[0] != derSequence {
+		return false
+	}
 	var outer, version asn1.RawValue
-	if _, err := asn1.Unmarshal(data, &outer); err != nil || outer.Tag != asn1.TagSequence {
+	if _, err := asn1.Unmarshal(data, &outer); err != nil {
 		return false
 	}
 	_, err := asn1.Unmarshal(outer.Bytes, &version)

@@ -55,10 +55,12 @@ func ParseWithPassword(data []byte, password string) (*Certificate, error) {
 	return Parse(data)
 }
 
+// derSequence is the first byte of everything in DER that is read here.
+const derSequence = 0x30
+
 // parseDER returns nil for what is no DER certificate.
 func parseDER(data []byte) *Certificate {
-	const sequence = 0x30
-	if len(data) == 0 || data[0] != sequence {
+	if len(data) == 0 || data[0] != derSequence {
 		return nil
 	}
 	certs, err := x509.ParseCertificates(data)
