@@ -21,7 +21,7 @@ import (
 const (
 	connectWithin = 10 * time.Second
 	ackWithin     = 10 * time.Second
-	writeWithin   = 2 * time.Second
+	writeWithin   = 3 * time.Second // also how long paho may hold up a message after a loss
 	goodbyeWithin = time.Second
 	keepAlive     = 30 * time.Second
 
@@ -122,8 +122,8 @@ func (c *connection) publish(ctx context.Context, messages ...Message) error {
 			}
 			waiting = append(waiting[:0], waiting[1:]...)
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		if err := c.usable(ctx); err != nil {
+			return err
 		}
 		waiting = append(waiting, c.client.Publish(m.Topic, m.QoS, m.Retain, m.Payload))
 	}
@@ -133,6 +133,18 @@ func (c *connection) publish(ctx context.Context, messages ...Message) error {
 		}
 	}
 	return nil
+}
+
+// usable says why nothing more should be sent. paho would block for a while.
+func (c *connection) usable(ctx context.Context) error {
+	select {
+	case <-c.lost:
+		return c.loss()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	default:
+		return nil
+	}
 }
 
 // subscribe returns the filters that the broker refuses to this user.
