@@ -1,0 +1,243 @@
+package sitter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/expiry"
+	"github.com/certsitter/certsitter/renew/store"
+)
+
+const (
+	installLimit = 2 * time.Minute // a slow memory card, not a network
+	actLimit     = 6 * time.Minute // the longest action is a restart of Home Assistant on a Raspberry Pi
+)
+
+// deployments brings every deployment one step further that can go on now.
+func (s *Sitter) deployments(ctx context.Context, now time.Time) {
+	for _, j := range s.jobs {
+		d := s.memory.of(j.name).Deployment
+		if d == nil || d.Stage == deployed || j.deploying || s.world.Manual && !j.byHand {
+			continue
+		}
+		if now.Before(d.Next) {
+			s.at(d.Next)
+			continue
+		}
+		switch d.Stage {
+		case toInstall:
+			s.install(ctx, j, *d)
+		case toAct:
+			s.act(ctx, now, j, *d)
+		case toVerify:
+			s.verify(now, j, *d)
+		}
+	}
+}
+
+// install puts the version in place.
+func (s *Sitter) install(ctx context.Context, j *job, d deployment) {
+	v := j.newest
+	if v == nil || v.ID != d.Version { // it was stored by an earlier run and is gone
+		s.memory.of(j.name).Deployment = nil
+		s.dirty = true
+		return
+	}
+	j.deploying = true
+	stored, version, target, name := s.world.Store, *v, j.target, j.name
+	s.work(ctx, installLimit, "the installation of "+j.name, func(context.Context) func(time.Time) {
+		changed, err := stored.Install(name, version, target)
+		return func(now time.Time) { s.wasInstalled(now, name, d, changed, err) }
+	})
+}
+
+func (s *Sitter) wasInstalled(now time.Time, name string, d deployment, changed bool, err error) {
+	j, current := s.deploying(name, d)
+	if j == nil {
+		return
+	}
+	if err != nil {
+		if errors.Is(err, store.ErrStaging) { // it stays as it is until the configuration changes
+			s.memory.of(name).LastResult = clip(err.Error())
+		}
+		s.stumbled(now, j, current, err)
+		return
+	}
+	s.log.Info().Str("cert", name).Bool("changed", changed).Strs("files", j.files).Msg("installed")
+	s.readInstalled(now, j)
+	after := current.installed(now, len(j.actions))
+	s.memory.of(name).Deployment = &after
+	s.memory.of(name).Files = j.paths()
+	s.dirty = true
+	s.emit(Event{Name: name, Kind: "progress", Text: "Installed."})
+	s.lookAtEndpoints(j) // an endpoint that reads the files itself may serve it already
+}
+
+// act performs the next action, when its time has come.
+func (s *Sitter) act(ctx context.Context, now time.Time, j *job, d deployment) {
+	if len(j.actions) <= d.Action { // the configuration has fewer now
+		after := d.acted(now, len(j.actions))
+		s.memory.of(j.name).Deployment = &after
+		s.dirty = true
+		s.at(now)
+		return
+	}
+	if j.looking > 0 {
+		return // whether an action is needed at all is being looked at
+	}
+	if s.servedEverywhere(j) {
+		s.log.Info().Str("cert", j.name).Msg("every endpoint serves the new certificate: the remaining actions are left out")
+		after := d.acted(now, 0)
+		s.memory.of(j.name).Deployment = &after
+		s.dirty = true
+		s.at(now)
+		return
+	}
+	action := j.actions[d.Action]
+	if wait := s.waitFor(now, j, action); !wait.IsZero() {
+		s.waits(j, d, "The action \""+action.String()+"\" waits for the restart window, which opens at "+clockTime(wait, now)+".")
+		s.at(wait)
+		return
+	}
+	j.deploying = true
+	name := j.name
+	facts := Acted{Name: name, Domains: j.rules.Names, CertFile: j.target.CertFile, KeyFile: j.target.KeyFile}
+	s.emit(Event{Name: name, Kind: "progress", Text: "Performing: " + action.String() + "."})
+	perform := s.world.Act
+	s.work(ctx, actLimit, "the action "+action.String(), func(ctx context.Context) func(time.Time) {
+		err := perform(ctx, action, facts)
+		stopped := ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled)
+		return func(now time.Time) {
+			j, current := s.deploying(name, d)
+			if j == nil || stopped {
+				return // it is performed again after the restart
+			}
+			if err != nil {
+				s.stumbled(now, j, current, fmt.Errorf("%s: %w", action, err))
+				return
+			}
+			s.log.Info().Str("cert", name).Str("action", action.String()).Msg("performed")
+			after := current.acted(now, len(j.actions))
+			s.memory.of(name).Deployment = &after
+			s.dirty = true
+			s.save()
+		}
+	})
+}
+
+// deploying ends the step that was under way: the job and its deployment, if it
+// is still the same one.
+func (s *Sitter) deploying(name string, d deployment) (*job, deployment) {
+	j := s.job(name)
+	if j == nil {
+		return nil, d
+	}
+	j.deploying = false
+	current := s.memory.of(name).Deployment
+	if current == nil || current.Version != d.Version || current.Stage != d.Stage {
+		return nil, d // a newer version has taken its place
+	}
+	return j, *current
+}
+
+// stumbled takes in that an installation or an action did not succeed.
+func (s *Sitter) stumbled(now time.Time, j *job, d deployment, err error) {
+	first := d.Failures == 0
+	after := d.failed(now, err)
+	s.memory.of(j.name).Deployment = &after
+	s.dirty = true
+	s.log.Error().Err(err).Str("cert", j.name).Time("retry", after.Next).Msg("deployment failed")
+	if first {
+		s.event(now, j.name, "deploy_failed", clip("The new certificate could not be brought into use: "+err.Error()))
+	}
+}
+
+// waitFor is when an interrupting action may be performed; zero = now. Nobody
+// waits for a window with little life left, or when the CA is about to revoke.
+func (s *Sitter) waitFor(now time.Time, j *job, action settings.Action) time.Time {
+	window, zone := s.settings.RestartWindow, s.settings.Location
+	if window.IsZero() || !action.Interrupts() || window.Contains(now, zone) {
+		return time.Time{}
+	}
+	if s.memory.of(j.name).ARI.Window.Past(now) {
+		return time.Time{}
+	}
+	if c := s.inForce(now, j); c == nil || c.Left(now) < expiry.Scale(j.warnDays, c.Lifetime()) {
+		return time.Time{}
+	}
+	return window.Next(now, zone)
+}
+
+func (s *Sitter) waits(j *job, d deployment, sentence string) {
+	if d.Waiting == sentence {
+		return
+	}
+	d.Waiting = sentence
+	s.memory.of(j.name).Deployment = &d
+	s.dirty = true
+	s.log.Info().Str("cert", j.name).Msg(sentence)
+}
+
+// verify looks at what is served once the last action has ended.
+func (s *Sitter) verify(now time.Time, j *job, d deployment) {
+	if len(j.endpoints) == 0 || s.servedEverywhere(j) {
+		d.Stage = deployed
+		s.memory.of(j.name).Deployment = &d
+		s.dirty = true
+		text := "Installed."
+		if len(j.endpoints) > 0 {
+			text = "Every endpoint serves the new certificate."
+		}
+		s.event(now, j.name, "deployed", text)
+		return
+	}
+	at, more := d.nextLook()
+	if !more || j.looking > 0 {
+		return // the usual rhythm goes on looking
+	}
+	if now.Before(at) {
+		s.at(at)
+		return
+	}
+	d.Look++
+	s.memory.of(j.name).Deployment = &d
+	s.dirty = true
+	s.lookAtEndpoints(j)
+}
+
+// servedEverywhere: there are endpoints, and each was seen to serve what is
+// installed since the deployment began.
+func (s *Sitter) servedEverywhere(j *job) bool {
+	e := s.memory.of(j.name)
+	if len(j.endpoints) == 0 || e.Deployment == nil {
+		return false
+	}
+	for _, p := range j.endpoints {
+		seen := e.Endpoints[p.address]
+		if seen == nil || seen.Fingerprint != e.Deployment.Fingerprint || seen.Error != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// recover completes what a crash has cut off, before anything else.
+func (s *Sitter) recover(now time.Time) error {
+	for _, j := range s.jobs {
+		if s.world.Manual {
+			break
+		}
+		changed, err := s.world.Store.Recover(j.name, j.target)
+		if err != nil {
+			s.log.Error().Err(err).Str("cert", j.name).Msg("cannot complete the installation that was cut off")
+			continue
+		}
+		if changed {
+			s.log.Info().Str("cert", j.name).Msg("completed an installation that was cut off")
+		}
+	}
+	return nil
+}

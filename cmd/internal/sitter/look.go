@@ -1,0 +1,477 @@
+package sitter
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/certsitter/certsitter/expiry"
+	"github.com/certsitter/certsitter/expiry/probe"
+	"github.com/certsitter/certsitter/renew"
+	"github.com/certsitter/certsitter/renew/directory"
+	"github.com/certsitter/certsitter/renew/store"
+)
+
+const (
+	// filesEvery is how often files are read: certificates are small, and another
+	// client may have renewed one.
+	filesEvery = 5 * time.Minute
+	// endpointsEvery is how often endpoints are looked at; endpointsSoon while
+	// something is wrong with them.
+	endpointsEvery = 6 * time.Hour
+	endpointsSoon  = 30 * time.Minute
+	probeLimit     = 30 * time.Second // STARTTLS dialogues included
+	// probesAtATime leaves sockets and memory for the rest (performance.md B).
+	probesAtATime = 8
+	// askEvery is how often the time is asked for while the clock is insane.
+	askEvery = 10 * time.Minute
+	askLimit = time.Minute
+)
+
+// look reads files and asks endpoints and CAs, each when its time has come.
+func (s *Sitter) look(ctx context.Context, now time.Time) {
+	for _, j := range s.jobs {
+		if !j.looked || !now.Before(j.lookAt) || now.Before(j.lookedAt) {
+			s.lookAtFiles(now, j)
+		}
+		s.at(j.lookAt)
+		s.askARI(ctx, now, j)
+		s.probeDue(ctx, now, j.name, j.probes)
+	}
+	for _, w := range s.watched {
+		s.lookAtWatched(ctx, now, w)
+	}
+	s.checkOver()
+}
+
+// lookAtFiles reads what is at the certificate's paths: it may be missing,
+// older, or a newer one that somebody else made.
+func (s *Sitter) lookAtFiles(now time.Time, j *job) {
+	first := !j.looked
+	j.looked, j.lookedAt, j.lookAt = true, now, now.Add(filesEvery)
+	if !j.print.changed(now, j.files) {
+		return
+	}
+	e := s.memory.of(j.name)
+	version, adopted, err := s.world.Store.Adopt(j.name, j.target, j.rules.Names, j.roots, now)
+	if err != nil {
+		s.log.Warn().Err(err).Str("cert", j.name).Msg("cannot adopt what is installed")
+	}
+	if adopted {
+		replaced := j.newest != nil
+		j.newest = &version
+		e.remember(version.Fingerprint)
+		e.ARI, e.Deployment = ariMemory{}, nil
+		e.Foreign = replaced
+		e.Record = e.Record.Succeeded(now)
+		e.LastResult = clip("Took over the certificate that was there, valid until " + dateOf(version.NotAfter) + ".")
+		if replaced {
+			e.LastResult = clip("Another client has renewed it; its certificate was taken over, valid until " + dateOf(version.NotAfter) + ".")
+		}
+		s.dirty = true
+		s.log.Info().Str("cert", j.name).Msg(e.LastResult)
+	}
+	if first {
+		s.countIssuances(now, j)
+	}
+	s.readInstalled(now, j)
+	s.redeploy(now, j)
+}
+
+// readInstalled reads the pair in place.
+func (s *Sitter) readInstalled(now time.Time, j *job) {
+	j.print.changed(now, j.files)
+	j.installed, j.installError = nil, ""
+	c, _, err := store.Installed(j.target)
+	switch {
+	case err == nil:
+		j.installed = c
+	case !errors.Is(err, fs.ErrNotExist):
+		j.installError = err.Error()
+	}
+}
+
+// redeploy begins a deployment if the newest version is not what is in place.
+func (s *Sitter) redeploy(now time.Time, j *job) {
+	e := s.memory.of(j.name)
+	if j.newest == nil || e.Deployment != nil && e.Deployment.Stage == toInstall && e.Deployment.Version == j.newest.ID {
+		return
+	}
+	complete := j.installed != nil && j.installed.Fingerprint() == j.newest.Fingerprint && j.samePaths(e.Files)
+	if complete {
+		return
+	}
+	s.log.Info().Str("cert", j.name).Str("version", j.newest.ID).Msg("the newest version is not installed")
+	e.Deployment = &deployment{Version: j.newest.ID, Fingerprint: j.newest.Fingerprint, Stage: toInstall, StartedAt: now}
+	s.dirty = true
+}
+
+// ARI retries after errors (acme.md §4.1).
+var ariRetries = []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour}
+
+const (
+	ariLimit   = 45 * time.Second
+	ariUnknown = 24 * time.Hour // the CA does not know the certificate
+)
+
+// askARI asks the CA when to renew. A CA that gives no answer is no trouble:
+// the certificate's age decides as well.
+func (s *Sitter) askARI(ctx context.Context, now time.Time, j *job) {
+	v := j.newest
+	if v == nil || v.CertID == "" || j.asking || !now.Before(v.NotAfter) || s.world.Manual {
+		return
+	}
+	e := s.memory.of(j.name)
+	if e.ARI.CertID != v.CertID {
+		e.ARI = ariMemory{CertID: v.CertID}
+	}
+	if now.Before(e.ARI.Next) {
+		s.at(e.ARI.Next)
+		return
+	}
+	url, roots, name, id := v.Directory, j.order.Roots, j.name, v.CertID
+	if url == "" {
+		url = j.rules.Directory // adopted: the configured CA may know it
+	}
+	j.asking = true
+	known := s.metadata[url]
+	s.work(ctx, ariLimit, "the question for renewal information", func(ctx context.Context) func(time.Time) {
+		known, window, err := s.renewalInfo(ctx, known, url, id, roots)
+		return func(now time.Time) {
+			if known.RenewalInfo != "" || err == nil {
+				s.metadata[url] = known
+			}
+			s.advised(now, name, id, window, err)
+		}
+	})
+}
+
+// metadata is a directory and when it was read.
+type metadata struct {
+	directory.Directory
+	at time.Time
+}
+
+// metadataFor is how long a directory is believed.
+const metadataFor = 24 * time.Hour
+
+// errNoARI: the CA has no renewal information.
+var errNoARI = errors.New("the CA gives no renewal information")
+
+func (s *Sitter) renewalInfo(ctx context.Context, known metadata, url, id string, roots []byte) (metadata, directory.Window, error) {
+	if now := s.world.Now(); known.at.IsZero() || now.Sub(known.at).Abs() > metadataFor {
+		d, err := s.world.CA.Directory(ctx, url, roots)
+		if err != nil {
+			return known, directory.Window{}, err
+		}
+		known = metadata{d, now}
+	}
+	if known.RenewalInfo == "" {
+		return known, directory.Window{}, errNoARI
+	}
+	window, err := s.world.CA.RenewalInfo(ctx, known.RenewalInfo, id, roots)
+	return known, window, err
+}
+
+// advised takes in the CA's answer, or that there was none.
+func (s *Sitter) advised(now time.Time, name, id string, w directory.Window, err error) {
+	j := s.job(name)
+	if j == nil {
+		return
+	}
+	j.asking = false
+	e := s.memory.of(name)
+	if e.ARI.CertID != id {
+		return // it was replaced meanwhile
+	}
+	s.dirty = true
+	if err != nil {
+		wait := ariRetries[min(e.ARI.Errors, len(ariRetries)-1)]
+		if errors.Is(err, errNoARI) || errors.Is(err, directory.ErrNotFound) {
+			wait = ariUnknown
+		}
+		e.ARI.Errors++
+		e.ARI.Next = now.Add(wait)
+		s.log.Debug().Err(err).Str("cert", name).Msg("no renewal information")
+		return
+	}
+	s.heardDate(now, w.Date)
+	window := renew.Window{Start: w.Start, End: w.End, Explanation: w.Explanation}
+	if window != e.ARI.Window {
+		s.log.Info().Str("cert", name).Time("start", w.Start).Time("end", w.End).Str("explanation", w.Explanation).Msg("the CA's advice on when to renew")
+	}
+	e.ARI.Window, e.ARI.Errors, e.ARI.Next = window, 0, now.Add(w.RetryAfter)
+}
+
+// probing is one endpoint of the loop's, with when to look again.
+type probing struct {
+	address string
+	target  probe.Target
+	next    time.Time
+	busy    bool
+}
+
+// probeDue looks at the endpoints whose time has come.
+func (s *Sitter) probeDue(ctx context.Context, now time.Time, name string, all []*probing) {
+	for _, p := range all {
+		if p.busy {
+			continue
+		}
+		if now.Before(p.next) {
+			s.at(p.next)
+			continue
+		}
+		if s.probesOpen >= probesAtATime {
+			return // the end of one is the next pass
+		}
+		s.probe(ctx, now, name, p)
+	}
+}
+
+func (s *Sitter) probe(ctx context.Context, now time.Time, name string, p *probing) {
+	p.busy = true
+	s.probesOpen++
+	target, roots, run := p.target, s.rootsOf(name), s.world.Probe
+	s.work(ctx, probeLimit, "the look at "+p.address, func(ctx context.Context) func(time.Time) {
+		result, err := run(ctx, target, now, probe.Options{Roots: roots})
+		if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+			return func(time.Time) { s.probesOpen-- }
+		}
+		return func(now time.Time) {
+			s.probesOpen--
+			p.busy = false
+			s.probed(now, name, p, result, err)
+		}
+	})
+}
+
+// probed takes in what was served.
+func (s *Sitter) probed(now time.Time, name string, p *probing, r probe.Result, err error) {
+	e := s.memory.of(name)
+	j := s.job(name)
+	p.next = now.Add(spread(endpointsEvery, p.address))
+	if j != nil {
+		j.looking = max(j.looking-1, 0)
+	}
+	s.dirty = true
+	if e.Endpoints == nil {
+		e.Endpoints = map[string]*sighting{}
+	}
+	seen := e.Endpoints[p.address]
+	if seen == nil {
+		seen = &sighting{}
+		e.Endpoints[p.address] = seen
+	}
+	if err != nil {
+		if seen.Failing.IsZero() {
+			seen.Failing = now
+		}
+		seen.Error = err.Error()
+		p.next = now.Add(endpointsSoon)
+		s.log.Debug().Err(err).Str("cert", name).Str("endpoint", p.address).Msg("not reached")
+		return
+	}
+	fingerprint := r.Certificate.Fingerprint()
+	differs := seen.Differs
+	if j != nil && j.installed != nil && fingerprint != j.installed.Fingerprint() {
+		if differs.IsZero() {
+			differs = now
+		}
+		p.next = now.Add(endpointsSoon)
+	} else {
+		differs = time.Time{}
+	}
+	*seen = sighting{
+		Fingerprint: fingerprint, Seen: now, Differs: differs,
+		PEM:        pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.Certificate.Leaf.Raw}),
+		NameError:  sentenceOf(r.NameError),
+		ChainError: sentenceOf(r.ChainError),
+	}
+	s.parsed[name+" "+p.address] = r.Certificate
+}
+
+// lookAtEndpoints makes every endpoint of the job due now.
+func (s *Sitter) lookAtEndpoints(j *job) {
+	j.looking = len(j.probes)
+	for _, p := range j.probes {
+		p.next = time.Time{}
+	}
+	s.at(s.world.Now())
+}
+
+// lookAtWatched looks at a certificate that somebody else renews.
+func (s *Sitter) lookAtWatched(ctx context.Context, now time.Time, w *watch) {
+	if w.probe != nil {
+		s.probeDue(ctx, now, w.name, []*probing{w.probe})
+		return
+	}
+	if w.busy {
+		return
+	}
+	if now.Before(w.next) {
+		s.at(w.next)
+		return
+	}
+	if w.next = now.Add(filesEvery); !w.changed(now) {
+		s.at(w.next)
+		return
+	}
+	w.busy = true
+	read, path, password, name := s.world.Read, w.path, w.password, w.name
+	s.work(ctx, probeLimit, "reading "+w.path, func(context.Context) func(time.Time) {
+		c, err := earliestOf(path, password, read)
+		return func(now time.Time) { s.read(now, name, c, err) }
+	})
+}
+
+// changed: the watched file may have changed. What a glob stands for is always
+// looked for.
+func (w *watch) changed(now time.Time) bool {
+	if strings.ContainsAny(w.path, "*?[") {
+		return true
+	}
+	return w.print.changed(now, []string{w.path})
+}
+
+// earliestOf reads the certificates that a path or a glob stands for and gives
+// the one that expires first.
+func earliestOf(path, password string, read func(string, string) (*expiry.Certificate, error)) (*expiry.Certificate, error) {
+	files, err := probe.Glob(path)
+	if err != nil {
+		return nil, err
+	}
+	var first *expiry.Certificate
+	var errs []error
+	for _, file := range files {
+		c, err := read(file, password)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if first == nil || c.Leaf.NotAfter.Before(first.Leaf.NotAfter) {
+			first = c
+		}
+	}
+	if first == nil || len(errs) > 0 && len(files) == 1 {
+		return nil, errors.Join(errs...)
+	}
+	return first, nil
+}
+
+// read takes in the certificate of a watched file.
+func (s *Sitter) read(now time.Time, name string, c *expiry.Certificate, err error) {
+	w := s.watch(name)
+	if w == nil {
+		return
+	}
+	w.busy, w.next = false, now.Add(filesEvery)
+	e := s.memory.of(name)
+	if err != nil {
+		if e.Unreadable == "" {
+			e.Since = now
+			s.dirty = true
+		}
+		e.Unreadable = err.Error()
+		return
+	}
+	if e.Unreadable != "" || e.Seen == nil || w.current == nil || c.Fingerprint() != w.current.Fingerprint() {
+		e.Unreadable, e.Since = "", time.Time{}
+		e.Seen = &seen{PEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Leaf.Raw}), At: now}
+		s.dirty = true
+	}
+	w.current = c
+}
+
+// checkAll makes everything due now. done hears when all of it has come back.
+func (s *Sitter) checkAll(done chan error) {
+	for _, j := range s.jobs {
+		j.lookAt = time.Time{}
+		j.print.forget()
+		s.lookAtEndpoints(j)
+	}
+	for _, w := range s.watched {
+		w.next = time.Time{}
+		w.print.forget()
+		if w.probe != nil {
+			w.probe.next = time.Time{}
+		}
+	}
+	s.awaiting = append(s.awaiting, done)
+	s.checking = true
+}
+
+// checkOver ends a check once every look has come back.
+func (s *Sitter) checkOver() {
+	if !s.checking || s.probesOpen > 0 {
+		return
+	}
+	now := s.world.Now()
+	for _, j := range s.jobs {
+		for _, p := range j.probes {
+			if !now.Before(p.next) {
+				return
+			}
+		}
+	}
+	for _, w := range s.watched {
+		if w.busy || w.probe == nil && !now.Before(w.next) || w.probe != nil && !now.Before(w.probe.next) {
+			return
+		}
+	}
+	s.checking = false
+	s.memory.LastCheck, s.dirty = now, true
+	s.answerChecks = true
+	s.emit(Event{Kind: "checked", Text: "Looked at everything."})
+}
+
+// askTime asks the CA for the time while the clock is doubtful or insane.
+func (s *Sitter) askTime(ctx context.Context, now time.Time) {
+	if s.clock.sane(now) {
+		s.serviceOK("clock")
+		return
+	}
+	if !s.clock.insane.IsZero() && s.insaneSince == 0 {
+		s.insaneSince = time.Since(s.start)
+	}
+	if s.clock.blind(time.Since(s.start), s.insaneSince) && s.insaneSince != 0 {
+		s.service(Problem{Code: "clock", Severity: "unknown",
+			Text:   "The clock has been wrong for more than an hour, so nothing is judged, renewed or sent.",
+			Advice: "Set the time, or let this machine reach an NTP server."})
+	}
+	if s.asking {
+		return
+	}
+	if since := time.Since(s.start) - s.askedAfter; s.askedAfter != 0 && since < askEvery {
+		s.at(now.Add(askEvery - since))
+		return
+	}
+	s.asking, s.askedAfter = true, max(time.Since(s.start), 1)
+	url, roots := s.timeSource()
+	s.work(ctx, askLimit, "the question for the time", func(ctx context.Context) func(time.Time) {
+		date, err := s.world.CA.Time(ctx, url, roots, s.world.Build)
+		return func(now time.Time) {
+			s.asking = false
+			if err != nil {
+				s.log.Warn().Err(err).Msg("the time could not be asked for")
+				s.clock.unheard()
+				return
+			}
+			s.clock.heard(now, date)
+			if s.clock.sane(now) {
+				s.insaneSince, s.askedAfter = 0, 0
+				s.dirty = true
+			}
+		}
+	})
+}
+
+// heardDate takes in a Date that came along with an answer.
+func (s *Sitter) heardDate(now, date time.Time) {
+	if date.IsZero() {
+		return
+	}
+	s.clock.heard(now, date)
+}

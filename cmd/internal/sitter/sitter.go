@@ -1,0 +1,326 @@
+// Package sitter looks after the certificates: one loop that owns all state,
+// starts everything slow beside itself and takes its results back as events.
+//
+// It knows when and in what order; how is known by the packages it calls. It
+// never talks to a network itself.
+package sitter
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/cmd/internal/worker"
+	"github.com/certsitter/certsitter/expiry"
+	"github.com/certsitter/certsitter/expiry/probe"
+	"github.com/certsitter/certsitter/mqtt"
+	"github.com/certsitter/certsitter/notify"
+	"github.com/certsitter/certsitter/renew"
+	"github.com/certsitter/certsitter/renew/directory"
+	"github.com/certsitter/certsitter/renew/store"
+)
+
+// A World is what the loop needs of the world. cmd/certsitter gives the real
+// one; tests give fakes for the CA, time and people.
+type World struct {
+	Store *store.Store
+	// Issue has a certificate issued. Errors: *renew.Fault, *worker.VersionError,
+	// or the context's cause.
+	Issue  func(context.Context, renew.OrderRequest, worker.Handler) (renew.Issued, error)
+	Revoke func(context.Context, renew.RevokeRequest) error
+	// Answer gets ready to answer the challenges of one order.
+	Answer func(ctx context.Context, kind, webroot string, names []string) (Answers, error)
+	CA     CA
+	Probe  func(context.Context, probe.Target, time.Time, probe.Options) (probe.Result, error)
+	Read   func(path, password string) (*expiry.Certificate, error)
+	Act    func(context.Context, settings.Action, Acted) error
+	Send   func(context.Context, notify.Request) error // error: *notify.Undelivered
+	Beat   func(ctx context.Context, url string) error // fetches the heartbeat's URL
+	Broker Broker                                      // nil = no MQTT
+
+	Now     func() time.Time // nil = time.Now
+	Build   time.Time        // no clock is before it
+	Version string
+	Log     zerolog.Logger
+	State   string // the state folder
+	// Workers bounds the renewals at a time; zero = 4.
+	Workers int
+	// Manual: nothing is renewed, deployed or told unless asked for: a command
+	// line that does one thing without a daemon.
+	Manual bool
+}
+
+// Answers answers the challenges of one order until it is closed.
+type Answers interface {
+	Present(context.Context, []renew.Challenge) error
+	Validators() int
+	Close() error
+}
+
+// CA is what a CA says without an account.
+type CA interface {
+	Directory(ctx context.Context, url string, roots []byte) (directory.Directory, error)
+	RenewalInfo(ctx context.Context, url, certID string, roots []byte) (directory.Window, error)
+	Time(ctx context.Context, url string, roots []byte, build time.Time) (time.Time, error)
+}
+
+// Broker is the MQTT side.
+type Broker interface {
+	Publish(retained []mqtt.Message, obsolete []string)
+	Event(name string, e mqtt.Event)
+	State() mqtt.Link
+	Changed() <-chan struct{}
+	Commands() <-chan mqtt.Command
+}
+
+// Acted is what an action is told of the certificate it is for.
+type Acted struct {
+	Name     string
+	Domains  []string
+	CertFile string
+	KeyFile  string
+}
+
+// ErrRestart ends Run when the worker's version is another one: the program was
+// upgraded beneath us, and a restart brings both together again.
+var ErrRestart = errors.New("the worker belongs to another version: a restart is needed")
+
+// tickEvery bounds the time between two passes of the loop. Timers stand still
+// while a machine sleeps, so this is also how soon after waking it looks.
+const tickEvery = 5 * time.Minute
+
+// A Sitter looks after certificates. Its state belongs to the goroutine that
+// calls Run.
+type Sitter struct {
+	world World
+	log   zerolog.Logger
+
+	// owned by the loop
+	settings     *settings.Settings
+	jobs         []*job
+	watched      []*watch
+	memory       *memory
+	file         stateFile
+	dirty        bool // memory differs from its file
+	savedAt      time.Time
+	clock        clock
+	asking       bool          // for the time
+	askedAfter   time.Duration // since the start; zero = not asked
+	insaneSince  time.Duration // since the start; zero = sane
+	checking     bool          // a check of everything was asked for and is under way
+	answerChecks bool          // it has ended: its callers hear so once the snapshot shows it
+	awaiting     []chan error
+	probesOpen   int
+	parsed       map[string]*expiry.Certificate // by name and address
+	shown        mqtt.Snapshot                  // what was published last
+	published    bool
+	notes        []Problem // of the service, from loading and reloading
+	sending      map[string]bool
+	running      map[string]string // slot → name of the running renewal
+	metadata     map[string]metadata
+	beatAt       time.Time
+	start        time.Time // monotonic
+	fatal        error
+	wake         time.Time
+	open         sync.WaitGroup // works under way
+
+	done     chan func(now time.Time)
+	commands chan command
+	over     chan struct{} // closed when Run has ended
+
+	snapshot atomic.Pointer[Snapshot]
+	hub      hub
+}
+
+// New makes a Sitter with what the state folder remembers. It starts nothing.
+func New(w World, conf *settings.Settings) (*Sitter, error) {
+	if w.Now == nil {
+		w.Now = time.Now
+	}
+	if w.Workers == 0 {
+		w.Workers = 4
+	}
+	s := &Sitter{
+		world: w, log: w.Log,
+		file:     stateFile{filepath.Join(w.State, "state.json")},
+		sending:  map[string]bool{},
+		running:  map[string]string{},
+		metadata: map[string]metadata{},
+		start:    time.Now(),
+		done:     make(chan func(time.Time)),
+		commands: make(chan command),
+		over:     make(chan struct{}),
+	}
+	var notes []string
+	var err error
+	if s.memory, notes, err = s.file.load(); err != nil {
+		return nil, err
+	}
+	for _, note := range notes {
+		s.log.Warn().Msg(note)
+		s.notes = append(s.notes, Problem{Code: "state", Severity: "notice", Text: note})
+	}
+	if s.memory.Installation == "" {
+		s.memory.Installation, s.dirty = newInstallation(), true
+	}
+	s.clock = clock{build: w.Build, saved: s.memory.Saved}
+	if err := s.configure(conf); err != nil {
+		return nil, err
+	}
+	s.view(w.Now())
+	return s, nil
+}
+
+func newInstallation() string {
+	var id [3]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(id[:])
+}
+
+// Installation is the random id that is kept in the state folder.
+func (s *Sitter) Installation() string { return s.memory.Installation }
+
+// Topics are the retained topics that earlier runs have published.
+func (s *Sitter) Topics() []string { return slices.Clone(s.memory.Topics) }
+
+// Run looks after the certificates until ctx ends.
+func (s *Sitter) Run(ctx context.Context) error {
+	defer close(s.over)
+	works, stop := context.WithCancel(ctx)
+	defer stop()
+	if err := s.recover(s.world.Now()); err != nil {
+		return err
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var linkChanged <-chan struct{}
+	var pressed <-chan mqtt.Command
+	if s.world.Broker != nil {
+		linkChanged, pressed = s.world.Broker.Changed(), s.world.Broker.Commands()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return s.end(nil)
+		case <-timer.C:
+		case <-linkChanged:
+		case result := <-s.done:
+			result(s.world.Now())
+		case command := <-s.commands:
+			command(works, s.world.Now())
+		case c := <-pressed:
+			s.pressed(works, s.world.Now(), c)
+		}
+		if s.fatal != nil {
+			stop()
+			return s.end(s.fatal)
+		}
+		timer.Reset(s.tend(works, s.world.Now()))
+	}
+}
+
+// tend makes one pass over everything and gives the time until the next one.
+func (s *Sitter) tend(ctx context.Context, now time.Time) time.Duration {
+	s.wake = now.Add(tickEvery)
+	s.clock.tick(now, time.Since(s.start))
+	if s.clock.sane(now) {
+		s.keepTime(now)
+		s.look(ctx, now)
+		s.renewals(ctx, now)
+		s.deployments(ctx, now)
+		s.tell(ctx, now)
+		s.beat(ctx, now)
+	}
+	s.askTime(ctx, now)
+	s.save()
+	s.view(now)
+	return max(s.wake.Sub(now), 0)
+}
+
+// at asks for a pass at t at the latest.
+func (s *Sitter) at(t time.Time) {
+	if t.Before(s.wake) {
+		s.wake = t
+	}
+}
+
+// work runs f beside the loop. What f returns is done in the loop, even while
+// it is ending.
+func (s *Sitter) work(ctx context.Context, limit time.Duration, what string, f func(context.Context) func(now time.Time)) {
+	s.open.Add(1)
+	go func() {
+		defer s.open.Done()
+		ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s took longer than %v", what, limit))
+		defer cancel()
+		s.done <- f(ctx)
+	}()
+}
+
+// end waits for the works, which the context's end has told to stop, and takes
+// in what they bring: a certificate that arrives now is a certificate.
+func (s *Sitter) end(err error) error {
+	over := make(chan struct{})
+	go func() { s.open.Wait(); close(over) }()
+	for {
+		select {
+		case result := <-s.done:
+			result(s.world.Now())
+			continue
+		case <-over:
+		}
+		break
+	}
+	s.save()
+	s.hub.close()
+	return err
+}
+
+// save writes what must not be forgotten, before the deed that depends on it.
+func (s *Sitter) save() {
+	if !s.dirty {
+		return
+	}
+	if err := s.file.save(s.memory); err != nil {
+		s.log.Error().Err(err).Msg("cannot save state")
+		s.service(Problem{Code: "state", Severity: "warning",
+			Text:   fmt.Sprintf("What happened cannot be remembered: %v.", err),
+			Advice: "Make room in the state folder, or make it writable."})
+		return
+	}
+	s.serviceOK("state_unwritable")
+	s.dirty = false
+	s.savedAt = s.world.Now()
+}
+
+// keepEvery is how often the time is kept on disk while nothing else is. A
+// memory card's life counts, and an hour is well below what sanity needs.
+const keepEvery = time.Hour
+
+func (s *Sitter) keepTime(now time.Time) {
+	if s.memory.Saved.Equal(s.clock.saved) && now.Sub(s.memory.Saved) < keepEvery && now.After(s.memory.Saved.Add(-backwards)) {
+		return
+	}
+	s.memory.Saved, s.clock.saved = now, now
+	s.dirty = true
+}
+
+// service notes a problem of the service itself; one per code.
+func (s *Sitter) service(p Problem) {
+	s.serviceOK(p.Code)
+	s.notes = append(s.notes, p)
+}
+
+// serviceOK takes a problem of the service back.
+func (s *Sitter) serviceOK(code string) {
+	s.notes = slices.DeleteFunc(s.notes, func(p Problem) bool { return p.Code == code })
+}

@@ -1,0 +1,442 @@
+package sitter
+
+import (
+	"cmp"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/cmd/internal/worker"
+	"github.com/certsitter/certsitter/expiry"
+	"github.com/certsitter/certsitter/expiry/probe"
+	"github.com/certsitter/certsitter/notify"
+	"github.com/certsitter/certsitter/renew"
+	"github.com/certsitter/certsitter/renew/directory"
+	"github.com/certsitter/certsitter/renew/store"
+)
+
+const day = 24 * time.Hour
+
+// years is how long a healthy life is lived through.
+const years = 5 * 365 * day
+
+// span is a time from the world's birth on.
+type span struct{ from, to time.Duration }
+
+func (s span) holds(age time.Duration) bool { return s.from <= age && age < s.to }
+
+// An earth has one CA, one server that reads its certificate when it is
+// reloaded, one person, and a diary. Everything else is the real thing.
+type earth struct {
+	t        *testing.T
+	born     time.Time
+	lifetime time.Duration
+	refuses  []span        // the CA answers, and fails
+	lost     []span        // no network at all
+	slow     time.Duration // how long an order takes
+	reload   bool          // the server takes the new certificate when it is told to
+	noARI    bool
+
+	caKey *ecdsa.PrivateKey
+	ca    *x509.Certificate
+
+	mu       sync.Mutex // guards the rest
+	diary    []string
+	starts   []time.Time // of orders
+	issued   []time.Time
+	ends     map[string]time.Time // notAfter by ARI certificate id
+	messages int
+	lowest   time.Duration // least life that an installed certificate had at a renewal
+	serial   int64
+	wrong    time.Duration // what the wall clock is off
+	slept    time.Duration // how much longer than monotonic time the world is
+	serving  []byte        // PEM
+	installs string        // certificate file
+}
+
+func newEarth(t *testing.T, lifetime time.Duration) *earth {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-day), NotAfter: time.Now().Add(20 * 365 * day), KeyUsage: x509.KeyUsageCertSign,
+		SubjectKeyId: []byte{1, 2, 3, 4},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &earth{t: t, born: time.Now(), lifetime: lifetime, slow: 20 * time.Second, caKey: key, ca: ca, lowest: 1 << 62, serial: 1, reload: true, ends: map[string]time.Time{}}
+}
+
+// now is the true time.
+func (w *earth) now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Add(w.slept)
+}
+
+// wall is what the machine's clock shows.
+func (w *earth) wall() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Add(w.slept + w.wrong)
+}
+
+func (w *earth) age() time.Duration { return w.now().Sub(w.born) }
+
+func (w *earth) write(format string, args ...any) {
+	age := w.age()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.diary = append(w.diary, fmt.Sprintf("day %d: ", age/day)+fmt.Sprintf(format, args...))
+}
+
+func in(spans []span, age time.Duration) bool {
+	return slices.ContainsFunc(spans, func(s span) bool { return s.holds(age) })
+}
+
+var errNoNetwork = errors.New("dial tcp: no route to host")
+
+// Issue is the CA's side of an order.
+func (w *earth) Issue(ctx context.Context, r renew.OrderRequest, h worker.Handler) (renew.Issued, error) {
+	w.mu.Lock()
+	w.starts = append(w.starts, time.Now().Add(w.slept))
+	w.mu.Unlock()
+	if in(w.lost, w.age()) {
+		return renew.Issued{}, &renew.Fault{Problems: []renew.Problem{{Step: renew.StepDirectory, Detail: errNoNetwork.Error()}}}
+	}
+	select {
+	case <-time.After(w.slow):
+	case <-ctx.Done():
+		return renew.Issued{}, context.Cause(ctx)
+	}
+	if in(w.refuses, w.age()) {
+		return renew.Issued{}, &renew.Fault{Problems: []renew.Problem{{Step: renew.StepChallenge, Name: r.Names[0], Type: "urn:ietf:params:acme:error:connection", Status: 400,
+			Detail: "192.0.2.1: Fetching http://" + r.Names[0] + "/.well-known/acme-challenge/x: Timeout during connect (likely firewall problem)"}}}
+	}
+	if err := h.Account(ctx, "https://ca.example/account/1"); err != nil {
+		return renew.Issued{}, err
+	}
+	if err := h.Placed(ctx, "https://ca.example/order/1"); err != nil {
+		return renew.Issued{}, err
+	}
+	return renew.Issued{Chain: w.sign(r), AccountURL: "https://ca.example/account/1", OrderURL: "https://ca.example/order/1"}, nil
+}
+
+func (w *earth) sign(r renew.OrderRequest) []byte {
+	csr, err := x509.ParseCertificateRequest(r.CSR)
+	if err != nil {
+		w.t.Error(err)
+		return nil
+	}
+	now := w.now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.serial++
+	w.issued = append(w.issued, now)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(w.serial), Subject: csr.Subject, DNSNames: csr.DNSNames,
+		NotBefore: now.Add(-min(time.Hour, w.lifetime/10)), AuthorityKeyId: w.ca.SubjectKeyId,
+	}
+	template.NotAfter = template.NotBefore.Add(w.lifetime)
+	der, err := x509.CreateCertificate(rand.Reader, template, w.ca, csr.PublicKey, w.caKey)
+	if err != nil {
+		w.t.Error(err)
+		return nil
+	}
+	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	c, err := expiry.Parse(chain)
+	if err != nil {
+		w.t.Error(err)
+		return nil
+	}
+	w.ends[c.CertID()] = c.Leaf.NotAfter
+	return chain
+}
+
+// The CA without an account.
+func (w *earth) Directory(context.Context, string, []byte) (directory.Directory, error) {
+	if in(w.lost, w.age()) {
+		return directory.Directory{}, errNoNetwork
+	}
+	return directory.Directory{RenewalInfo: "https://ca.example/ari"}, nil
+}
+
+// RenewalInfo advises as Let's Encrypt does: a third of the lifetime before the
+// end, half of a short one, ± 1 %.
+func (w *earth) RenewalInfo(_ context.Context, _, id string, _ []byte) (directory.Window, error) {
+	if in(w.lost, w.age()) || w.noARI {
+		return directory.Window{}, errNoNetwork
+	}
+	w.mu.Lock()
+	end, known := w.ends[id]
+	w.mu.Unlock()
+	if !known {
+		return directory.Window{}, directory.ErrNotFound
+	}
+	before := w.lifetime / 3
+	if w.lifetime < 10*day {
+		before = w.lifetime / 2
+	}
+	ideal := end.Add(-before)
+	return directory.Window{Start: ideal.Add(-w.lifetime / 100), End: ideal.Add(w.lifetime / 100), RetryAfter: 6 * time.Hour, Date: w.now()}, nil
+}
+
+func (w *earth) Time(context.Context, string, []byte, time.Time) (time.Time, error) {
+	if in(w.lost, w.age()) {
+		return time.Time{}, errNoNetwork
+	}
+	return w.now(), nil
+}
+
+// inUse is the newest certificate that the CA issued, as it is installed.
+func (w *earth) inUse() *expiry.Certificate {
+	c, err := probe.ReadFile(w.installs, "")
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+// Act reloads the server.
+func (w *earth) Act(context.Context, settings.Action, Acted) error {
+	if !w.reload {
+		return nil
+	}
+	data, err := os.ReadFile(w.installs)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.serving = data
+	return err
+}
+
+// Probe looks at the server.
+func (w *earth) Probe(context.Context, probe.Target, time.Time, probe.Options) (probe.Result, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.serving == nil {
+		return probe.Result{}, errors.New("connection refused")
+	}
+	c, err := expiry.Parse(w.serving)
+	return probe.Result{Certificate: c}, err
+}
+
+// Send is the person's telephone.
+func (w *earth) Send(_ context.Context, m notify.Request) error {
+	if in(w.lost, w.age()) {
+		return &notify.Undelivered{Reason: "no network"}
+	}
+	w.write("told: %s", m.Title)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.messages++
+	return nil
+}
+
+type noAnswers struct{}
+
+func (noAnswers) Present(context.Context, []renew.Challenge) error { return nil }
+func (noAnswers) Validators() int                                  { return 1 }
+func (noAnswers) Close() error                                     { return nil }
+
+// folder is a place for state whose fsync costs nothing, where there is one.
+func folder(t *testing.T) string {
+	t.Helper()
+	if _, err := os.Stat("/dev/shm"); err != nil {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "certsitter-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// conf is the configuration of one certificate in dir.
+func conf(t *testing.T, dir, schedule string, edit func(*settings.Settings)) *settings.Settings {
+	t.Helper()
+	s := &settings.Settings{
+		Location: time.UTC, WarnDays: 21, CriticalDays: 7, RepeatHours: 72, Language: "en", StateDir: dir,
+		Notify: []string{"logger://"},
+		Certificates: []settings.Certificate{{
+			Name: "home", Domains: []string{"home.example.org"}, Directory: "https://ca.example/directory",
+			Challenge: renew.HTTP01, KeyType: "ec256", KeyMode: 0o600,
+			CertFile: filepath.Join(dir, "ssl", "fullchain.pem"), KeyFile: filepath.Join(dir, "ssl", "privkey.pem"),
+		}},
+	}
+	if schedule != "" {
+		parsed, err := settings.ParseSchedule(schedule, time.UTC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Schedule = parsed
+	}
+	if edit != nil {
+		edit(s)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "ssl"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// live runs the real loop on this earth until the world is as old as told.
+func (w *earth) live(t *testing.T, dir string, s *settings.Settings, until time.Duration) *Snapshot {
+	t.Helper()
+	w.installs = s.Certificates[0].CertFile
+	stored, err := store.Open(dir, store.Options{Now: w.wall})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stored.Close()
+	sitter, err := New(World{
+		Store: stored, Issue: w.Issue, CA: w, Probe: w.Probe, Read: probe.ReadFile, Act: w.Act, Send: w.Send,
+		Answer: func(context.Context, string, string, []string) (Answers, error) { return noAnswers{}, nil },
+		Now:    w.wall, Build: w.born.Add(-day), Version: "test", Log: zerolog.Nop(), State: dir,
+	}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), until-w.age())
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for e := range sitter.Events(ctx) {
+			w.note(e)
+		}
+	}()
+	if err := sitter.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	return sitter.Snapshot()
+}
+
+// note writes what the loop says into the diary.
+func (w *earth) note(e Event) {
+	switch e.Kind {
+	case "renewed":
+		c := w.inUse()
+		if c == nil {
+			w.write("renewed, the first one")
+			return
+		}
+		left := c.Left(w.now())
+		w.mu.Lock()
+		w.lowest = min(w.lowest, left)
+		w.mu.Unlock()
+	case "renewal_failed", "deployed", "deploy_failed", "warning", "critical", "expired", "resolved":
+		w.write("%s", e.Kind)
+	}
+}
+
+// mostIn is the largest number of instants within a window.
+func mostIn(instants []time.Time, window time.Duration) int {
+	most := 0
+	for i := range instants {
+		n := 0
+		for j := i; j < len(instants) && instants[j].Sub(instants[i]) < window; j++ {
+			n++
+		}
+		most = max(most, n)
+	}
+	return most
+}
+
+// A healthy life: nobody is told anything, and no certificate comes near its end.
+func TestFiveHealthyYears(t *testing.T) {
+	for _, c := range []struct {
+		lifetime time.Duration
+		schedule string
+		years    time.Duration
+		renewals int
+		lowest   string // least life at a renewal, in days
+	}{
+		{398 * day, "", years, 7, "131.0"},
+		{90 * day, "", years, 31, "30.0"},
+		{64 * day, "", years, 43, "21.3"},
+		{45 * day, "", years, 61, "15.0"},
+		{6 * day, "", years, 600, "3.0"},
+		{24 * time.Hour, "", years / 5, 700, "0.5"},
+		{4 * time.Hour, "", years / 20, 1000, "0.08"},
+		{90 * day, "0 3 * * 1", years, 28, "23.0"},
+		{45 * day, "0 3 * * 1", years, 53, "11.2"},
+		{6 * day, "0 3 * * 1", years, 420, "1.5"},
+		{4 * time.Hour, "0 3 * * 1", years / 20, 700, "0.04"},
+	} {
+		t.Run(fmt.Sprintf("%v %q", c.lifetime, c.schedule), func(t *testing.T) {
+			dir := folder(t)
+			synctest.Test(t, func(t *testing.T) {
+				w := newEarth(t, c.lifetime)
+				snap := w.live(t, dir, conf(t, dir, c.schedule, nil), c.years)
+				t.Logf("%d renewals, at least %.3f days left", len(w.issued), w.lowest.Hours()/24)
+				if w.messages != 0 {
+					t.Errorf("somebody was told: %s", strings.Join(w.diary, "\n"))
+				}
+				if len(w.starts) != len(w.issued) {
+					t.Errorf("%d orders for %d certificates", len(w.starts), len(w.issued))
+				}
+				if snap.Status != "ok" || w.inUse().Left(w.now()) <= 0 {
+					t.Errorf("after %v: %+v", c.years, snap)
+				}
+				if n := mostIn(w.starts, time.Hour); n > 4 {
+					t.Errorf("%d attempts within an hour", n)
+				}
+				if n := mostIn(w.issued, min(7*day, c.lifetime)); n > 3 {
+					t.Errorf("%d certificates within %v", n, min(7*day, c.lifetime))
+				}
+			})
+		})
+	}
+}
+
+// A CA that is out of order for a while, told as a diary.
+func TestOutages(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		until time.Duration
+		edit  func(*earth)
+		want  string
+	}{
+		{"one day: a notice, nobody is told", 70 * day, func(w *earth) { w.refuses = []span{{59 * day, 60 * day}} }, ``},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := folder(t)
+			synctest.Test(t, func(t *testing.T) {
+				w := newEarth(t, 90*day)
+				c.edit(w)
+				w.live(t, dir, conf(t, dir, "", nil), c.until)
+				if got := strings.Join(w.diary, "\n"); got != strings.TrimSpace(c.want) {
+					t.Errorf("got:\n%s\nwant:\n%s", got, cmp.Or(c.want, "nothing"))
+				}
+			})
+		})
+	}
+}
