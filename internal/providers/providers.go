@@ -21,6 +21,9 @@ type Provider struct {
 	URL         string   // of the provider; may be empty
 	Credentials []Variable
 	Options     []Variable
+	// Required are variables without which the provider certainly cannot work.
+	// Most providers that take several sets of credentials have none.
+	Required []string
 	// Undocumented are variables that are read and described nowhere.
 	Undocumented []string
 	// Propagation is how long lego waits by default until a record is seen; zero
@@ -61,6 +64,25 @@ func Closest(code string) []string {
 		codes = append(append(codes, p.Code), p.Aliases...)
 	}
 	return nearest(strings.ToLower(code), codes)
+}
+
+// Table answers questions by code. It is ready for use as it is.
+type Table struct{}
+
+// Known tells whether there is a provider with this code or alias.
+func (Table) Known(code string) bool {
+	_, ok := ByCode(code)
+	return ok
+}
+
+// Closest is [Closest].
+func (Table) Closest(code string) []string { return Closest(code) }
+
+// Required are the variables without which the provider certainly cannot work;
+// none for an unknown code.
+func (Table) Required(code string) []string {
+	p, _ := ByCode(code)
+	return slices.Clone(p.Required)
 }
 
 // Knows tells whether the provider is known to read a variable. A few read

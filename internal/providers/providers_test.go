@@ -95,9 +95,38 @@ func TestKnows(t *testing.T) {
 	if got := cloudflare.ClosestVariables("CF_DNS_APITOKEN"); len(got) == 0 || got[0] != "CF_DNS_API_TOKEN" {
 		t.Errorf("closest to CF_DNS_APITOKEN: %q", got)
 	}
+	if rfc2136, _ := ByCode("rfc2136"); !rfc2136.Knows("RFC2136_NAMESERVER") {
+		t.Error("the older spelling of a variable is not known")
+	}
 	exec, _ := ByCode("exec")
 	if !exec.Knows("EXEC_PATH") {
 		t.Error("exec's variables, which have no description, are not known")
+	}
+}
+
+func TestTable(t *testing.T) {
+	var table Table
+	for code, want := range map[string][]string{
+		"duckdns":    {"DUCKDNS_TOKEN"},
+		"cloudflare": nil, // several kinds of credentials
+		"hetzner":    nil, // an old interface beside the new one
+		"dnsupdate":  nil, // another spelling of each variable
+		"exec":       {"EXEC_PATH"},
+		"nobody":     nil,
+	} {
+		if got := table.Required(code); !slices.Equal(got, want) {
+			t.Errorf("%s requires %q, want %q", code, got, want)
+		}
+		if table.Known(code) != (code != "nobody") {
+			t.Errorf("%s is known: %v", code, table.Known(code))
+		}
+	}
+	for _, p := range All() {
+		for _, v := range p.Required {
+			if !p.Knows(v) {
+				t.Errorf("%s requires %s and does not know it", p.Code, v)
+			}
+		}
 	}
 }
 

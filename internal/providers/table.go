@@ -4,6 +4,10 @@ package providers
 
 import "time"
 
+// LegoVersion is the version of lego that the table is made of.
+const LegoVersion = "v4.35.2"
+
+// table is never written to.
 var table = []Provider{
 	{
 		Code: "acme-dns", Name: "Joohoi's ACME-DNS", URL: "https://github.com/joohoi/acme-dns",
@@ -16,6 +20,7 @@ var table = []Provider{
 		Options: []Variable{
 			{"ACME_DNS_ALLOWLIST", "Source networks using CIDR notation (multiple values should be separated with a comma)."},
 		},
+		Required: []string{"ACME_DNS_API_BASE"},
 	},
 	{
 		Code: "active24", Name: "Active24", URL: "https://www.active24.cz",
@@ -29,6 +34,7 @@ var table = []Provider{
 			{"ACTIVE24_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"ACTIVE24_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ACTIVE24_API_KEY", "ACTIVE24_SECRET"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -77,6 +83,7 @@ var table = []Provider{
 			{"ALL_INKL_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"ALL_INKL_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ALL_INKL_LOGIN", "ALL_INKL_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -91,6 +98,7 @@ var table = []Provider{
 			{"ALWAYSDATA_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"ALWAYSDATA_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ALWAYSDATA_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -105,6 +113,7 @@ var table = []Provider{
 			{"ANEXIA_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"ANEXIA_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ANEXIA_TOKEN"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -119,6 +128,7 @@ var table = []Provider{
 			{"ARTFILES_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"ARTFILES_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ARTFILES_USERNAME", "ARTFILES_PASSWORD"},
 		Propagation: 360 * time.Second,
 	},
 	{
@@ -132,6 +142,7 @@ var table = []Provider{
 			{"ARVANCLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 			{"ARVANCLOUD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ARVANCLOUD_API_KEY"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -146,6 +157,7 @@ var table = []Provider{
 			{"AURORA_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"AURORA_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 		},
+		Required:    []string{"AURORA_API_KEY", "AURORA_SECRET"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -162,6 +174,7 @@ var table = []Provider{
 			{"AUTODNS_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 120)"},
 			{"AUTODNS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"AUTODNS_API_USER", "AUTODNS_API_PASSWORD"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -176,6 +189,7 @@ var table = []Provider{
 			{"AXELNAME_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"AXELNAME_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"AXELNAME_NICKNAME", "AXELNAME_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -190,6 +204,7 @@ var table = []Provider{
 			{"AZION_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"AZION_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"AZION_PERSONAL_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -248,6 +263,7 @@ var table = []Provider{
 			{"BAIDUCLOUD_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"BAIDUCLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 		},
+		Required:    []string{"BAIDUCLOUD_ACCESS_KEY_ID", "BAIDUCLOUD_SECRET_ACCESS_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -262,6 +278,7 @@ var table = []Provider{
 			{"BEGET_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"BEGET_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"BEGET_USERNAME", "BEGET_PASSWORD"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -275,6 +292,7 @@ var table = []Provider{
 			{"BINARYLANE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"BINARYLANE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"BINARYLANE_API_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -287,6 +305,7 @@ var table = []Provider{
 			{"BINDMAN_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"BINDMAN_HTTP_TIMEOUT", "API request timeout in seconds (Default: 60)"},
 		},
+		Required:    []string{"BINDMAN_MANAGER_ADDRESS"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -305,6 +324,7 @@ var table = []Provider{
 			{"BLUECAT_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 			{"BLUECAT_SKIP_DEPLOY", "Skip deployements"},
 		},
+		Required:     []string{"BLUECAT_SERVER_URL", "BLUECAT_USER_NAME", "BLUECAT_PASSWORD", "BLUECAT_CONFIG_NAME", "BLUECAT_DNS_VIEW"},
 		Undocumented: []string{"BLUECAT_DEBUG"},
 		Propagation:  60 * time.Second,
 	},
@@ -324,6 +344,7 @@ var table = []Provider{
 			{"BLUECATV2_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"BLUECATV2_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"BLUECATV2_SERVER_URL", "BLUECATV2_USERNAME", "BLUECATV2_PASSWORD", "BLUECATV2_CONFIG_NAME", "BLUECATV2_VIEW_NAME"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -338,6 +359,7 @@ var table = []Provider{
 			{"BOOKMYNAME_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"BOOKMYNAME_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"BOOKMYNAME_USERNAME", "BOOKMYNAME_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -352,6 +374,7 @@ var table = []Provider{
 			{"BRANDIT_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 			{"BRANDIT_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"BRANDIT_API_KEY", "BRANDIT_API_USERNAME"},
 		Propagation: 600 * time.Second,
 		Unfit:       "lego gives it up with its next version",
 	},
@@ -366,6 +389,7 @@ var table = []Provider{
 			{"BUNNY_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"BUNNY_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"BUNNY_API_KEY"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -380,6 +404,7 @@ var table = []Provider{
 			{"CHECKDOMAIN_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 7)"},
 			{"CHECKDOMAIN_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"CHECKDOMAIN_TOKEN"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -392,6 +417,7 @@ var table = []Provider{
 			{"CIVO_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 300)"},
 			{"CIVO_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 		},
+		Required:     []string{"CIVO_TOKEN"},
 		Undocumented: []string{"CIVO_HTTP_TIMEOUT"},
 		Propagation:  300 * time.Second,
 	},
@@ -408,6 +434,7 @@ var table = []Provider{
 			{"CLOUDDNS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"CLOUDDNS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"CLOUDDNS_CLIENT_ID", "CLOUDDNS_EMAIL", "CLOUDDNS_PASSWORD"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -429,7 +456,8 @@ var table = []Provider{
 			{"CLOUDFLARE_HTTP_TIMEOUT", "API request timeout in seconds (Default: )"},
 			{"CLOUDFLARE_BASE_URL", "API base URL (Default: https://api.cloudflare.com/client/v4)"},
 		},
-		Propagation: 120 * time.Second,
+		Undocumented: []string{"CF_BASE_URL", "CF_EMAIL", "CF_HTTP_TIMEOUT", "CF_POLLING_INTERVAL", "CF_PROPAGATION_TIMEOUT", "CF_TTL"},
+		Propagation:  120 * time.Second,
 	},
 	{
 		Code: "cloudns", Name: "ClouDNS", URL: "https://www.cloudns.net",
@@ -460,6 +488,7 @@ var table = []Provider{
 			{"CLOUDRU_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 			{"CLOUDRU_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 120)"},
 		},
+		Required:    []string{"CLOUDRU_SERVICE_INSTANCE_ID", "CLOUDRU_KEY_ID", "CLOUDRU_SECRET"},
 		Propagation: 300 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -489,6 +518,7 @@ var table = []Provider{
 			{"COM35_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"COM35_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"COM35_USERNAME", "COM35_PASSWORD"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -505,6 +535,7 @@ var table = []Provider{
 			{"CONOHA_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 			{"CONOHA_REGION", "The region (Default: tyo1)"},
 		},
+		Required:    []string{"CONOHA_TENANT_ID", "CONOHA_API_USERNAME", "CONOHA_API_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -521,6 +552,7 @@ var table = []Provider{
 			{"CONOHAV3_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 			{"CONOHAV3_REGION", "The region (Default: c3j1)"},
 		},
+		Required:    []string{"CONOHAV3_TENANT_ID", "CONOHAV3_API_USER_ID", "CONOHAV3_API_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -535,6 +567,7 @@ var table = []Provider{
 			{"CONSTELLIX_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"CONSTELLIX_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"CONSTELLIX_API_KEY", "CONSTELLIX_SECRET_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -550,6 +583,7 @@ var table = []Provider{
 			{"CORENETWORKS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 			{"CORENETWORKS_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 60)"},
 		},
+		Required:    []string{"CORENETWORKS_LOGIN", "CORENETWORKS_PASSWORD"},
 		Propagation: 60 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -567,6 +601,7 @@ var table = []Provider{
 			{"CPANEL_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"CPANEL_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"CPANEL_USERNAME", "CPANEL_TOKEN", "CPANEL_BASE_URL"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -580,6 +615,7 @@ var table = []Provider{
 			{"CZECHIA_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"CZECHIA_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"CZECHIA_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -594,6 +630,7 @@ var table = []Provider{
 			{"DDNSS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"DDNSS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DDNSS_KEY"},
 		Propagation: 60 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -609,6 +646,7 @@ var table = []Provider{
 			{"DERAK_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"DERAK_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DERAK_API_KEY"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -622,6 +660,7 @@ var table = []Provider{
 			{"DESEC_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 3600)"},
 			{"DESEC_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DESEC_TOKEN"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -660,6 +699,7 @@ var table = []Provider{
 			{"DO_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 30)"},
 			{"DO_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DO_AUTH_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -676,6 +716,7 @@ var table = []Provider{
 			{"DIRECTADMIN_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 30)"},
 			{"DIRECTADMIN_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DIRECTADMIN_API_URL", "DIRECTADMIN_USERNAME", "DIRECTADMIN_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -689,6 +730,7 @@ var table = []Provider{
 			{"DNSEXIT_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"DNSEXIT_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DNSEXIT_API_KEY"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -702,6 +744,7 @@ var table = []Provider{
 			{"DNSHOMEDE_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 120)"},
 			{"DNSHOMEDE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DNSHOMEDE_CREDENTIALS"},
 		Propagation: 1200 * time.Second,
 		Sequence:    120 * time.Second,
 	},
@@ -732,6 +775,7 @@ var table = []Provider{
 			{"DNSMADEEASY_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"DNSMADEEASY_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"DNSMADEEASY_API_KEY", "DNSMADEEASY_API_SECRET"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -745,6 +789,7 @@ var table = []Provider{
 			{"DNSPOD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 			{"DNSPOD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DNSPOD_API_KEY"},
 		Propagation: 60 * time.Second,
 		Unfit:       "lego gives it up with its next version; use tencentcloud",
 	},
@@ -759,6 +804,7 @@ var table = []Provider{
 			{"DODE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 			{"DODE_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 60)"},
 		},
+		Required:    []string{"DODE_TOKEN"},
 		Propagation: 60 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -774,6 +820,7 @@ var table = []Provider{
 			{"DOMENESHOP_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 300)"},
 			{"DOMENESHOP_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DOMENESHOP_API_TOKEN", "DOMENESHOP_API_SECRET"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -786,6 +833,7 @@ var table = []Provider{
 			{"DREAMHOST_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 3600)"},
 			{"DREAMHOST_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DREAMHOST_API_KEY"},
 		Propagation: 3600 * time.Second,
 	},
 	{
@@ -799,6 +847,7 @@ var table = []Provider{
 			{"DUCKDNS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 			{"DUCKDNS_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 60)"},
 		},
+		Required:    []string{"DUCKDNS_TOKEN"},
 		Propagation: 60 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -815,6 +864,7 @@ var table = []Provider{
 			{"DYN_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"DYN_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"DYN_CUSTOMER_NAME", "DYN_USER_NAME", "DYN_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -828,6 +878,7 @@ var table = []Provider{
 			{"DYNDNSFREE_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"DYNDNSFREE_HTTP_TIMEOUT", "Request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DYNDNSFREE_USERNAME", "DYNDNSFREE_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -841,6 +892,7 @@ var table = []Provider{
 			{"DYNU_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"DYNU_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"DYNU_API_KEY"},
 		Propagation: 180 * time.Second,
 	},
 	{
@@ -871,6 +923,7 @@ var table = []Provider{
 			{"EDGECENTER_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"EDGECENTER_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"EDGECENTER_PERMANENT_API_TOKEN"},
 		Propagation: 360 * time.Second,
 	},
 	{
@@ -907,6 +960,7 @@ var table = []Provider{
 			{"EDGEONE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"EDGEONE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"EDGEONE_SECRET_ID", "EDGEONE_SECRET_KEY"},
 		Propagation: 1200 * time.Second,
 	},
 	{
@@ -924,6 +978,7 @@ var table = []Provider{
 			{"EFFICIENTIP_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"EFFICIENTIP_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"EFFICIENTIP_USERNAME", "EFFICIENTIP_PASSWORD", "EFFICIENTIP_HOSTNAME", "EFFICIENTIP_DNS_NAME"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -937,6 +992,7 @@ var table = []Provider{
 			{"EPIK_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 3600)"},
 			{"EPIK_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"EPIK_SIGNATURE"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -951,6 +1007,7 @@ var table = []Provider{
 			{"EURODNS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 			{"EURODNS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"EURODNS_APP_ID", "EURODNS_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -965,10 +1022,12 @@ var table = []Provider{
 			{"EXCEDO_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"EXCEDO_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"EXCEDO_API_URL", "EXCEDO_API_KEY"},
 		Propagation: 300 * time.Second,
 	},
 	{
 		Code: "exec", Name: "External program", URL: "/dns/exec",
+		Required:     []string{"EXEC_PATH"},
 		Undocumented: []string{"EXEC_MODE", "EXEC_PATH", "EXEC_POLLING_INTERVAL", "EXEC_PROPAGATION_TIMEOUT", "EXEC_SEQUENCE_INTERVAL"},
 		Propagation:  60 * time.Second,
 		Sequence:     60 * time.Second,
@@ -986,6 +1045,7 @@ var table = []Provider{
 			{"EXOSCALE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"EXOSCALE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 60)"},
 		},
+		Required:    []string{"EXOSCALE_API_KEY", "EXOSCALE_API_SECRET"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1002,6 +1062,7 @@ var table = []Provider{
 			{"F5XC_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"F5XC_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"F5XC_API_TOKEN", "F5XC_TENANT_NAME", "F5XC_GROUP_NAME"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1016,6 +1077,7 @@ var table = []Provider{
 			{"FREEMYIP_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 			{"FREEMYIP_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 60)"},
 		},
+		Required:    []string{"FREEMYIP_TOKEN"},
 		Propagation: 60 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -1030,6 +1092,7 @@ var table = []Provider{
 			{"GANDI_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"GANDI_HTTP_TIMEOUT", "API request timeout in seconds (Default: 60)"},
 		},
+		Required:    []string{"GANDI_API_KEY"},
 		Propagation: 2400 * time.Second,
 	},
 	{
@@ -1075,6 +1138,7 @@ var table = []Provider{
 			{"GCORE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"GCORE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"GCORE_PERMANENT_API_TOKEN"},
 		Propagation: 360 * time.Second,
 	},
 	{
@@ -1090,6 +1154,7 @@ var table = []Provider{
 			{"GIGAHOSTNO_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"GIGAHOSTNO_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"GIGAHOSTNO_USERNAME", "GIGAHOSTNO_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1104,6 +1169,7 @@ var table = []Provider{
 			{"GLESYS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"GLESYS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"GLESYS_API_USER", "GLESYS_API_KEY"},
 		Propagation: 1200 * time.Second,
 	},
 	{
@@ -1118,6 +1184,7 @@ var table = []Provider{
 			{"GODADDY_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 			{"GODADDY_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"GODADDY_API_KEY", "GODADDY_API_SECRET"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1145,6 +1212,7 @@ var table = []Provider{
 			{"GRAVITY_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 1)"},
 			{"GRAVITY_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"GRAVITY_USERNAME", "GRAVITY_PASSWORD", "GRAVITY_SERVER_URL"},
 		Propagation: 60 * time.Second,
 		Sequence:    1 * time.Second,
 	},
@@ -1174,6 +1242,7 @@ var table = []Provider{
 			{"HOSTINGDE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"HOSTINGDE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"HOSTINGDE_API_KEY"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1187,6 +1256,7 @@ var table = []Provider{
 			{"HOSTINGER_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"HOSTINGER_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"HOSTINGER_API_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1200,6 +1270,7 @@ var table = []Provider{
 			{"HOSTINGNL_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"HOSTINGNL_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"HOSTINGNL_API_KEY"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1214,6 +1285,7 @@ var table = []Provider{
 			{"HOSTTECH_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 3600)"},
 			{"HOSTTECH_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"HOSTTECH_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1228,6 +1300,7 @@ var table = []Provider{
 			{"HTTPNET_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"HTTPNET_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"HTTPNET_API_KEY"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1243,6 +1316,7 @@ var table = []Provider{
 			{"HTTPREQ_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"HTTPREQ_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"HTTPREQ_ENDPOINT"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1258,6 +1332,7 @@ var table = []Provider{
 			{"HUAWEICLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"HUAWEICLOUD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"HUAWEICLOUD_ACCESS_KEY_ID", "HUAWEICLOUD_SECRET_ACCESS_KEY", "HUAWEICLOUD_REGION"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1271,6 +1346,7 @@ var table = []Provider{
 			{"HURRICANE_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 60)"},
 			{"HURRICANE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"HURRICANE_TOKENS"},
 		Propagation: 300 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -1299,6 +1375,7 @@ var table = []Provider{
 			{"SOFTLAYER_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"SOFTLAYER_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:     []string{"SOFTLAYER_USERNAME", "SOFTLAYER_API_KEY"},
 		Undocumented: []string{"SOFTLAYER_DEBUG"},
 		Propagation:  60 * time.Second,
 	},
@@ -1314,6 +1391,7 @@ var table = []Provider{
 			{"IIJ_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 240)"},
 			{"IIJ_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 		},
+		Required:    []string{"IIJ_API_ACCESS_KEY", "IIJ_API_SECRET_KEY", "IIJ_DO_SERVICE_CODE"},
 		Propagation: 120 * time.Second,
 		Unfit:       "lego gives it up with its next version",
 	},
@@ -1329,6 +1407,7 @@ var table = []Provider{
 			{"IIJ_DPF_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 660)"},
 			{"IIJ_DPF_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 		},
+		Required:    []string{"IIJ_DPF_API_TOKEN", "IIJ_DPF_DPM_SERVICE_CODE"},
 		Propagation: 660 * time.Second,
 	},
 	{
@@ -1349,6 +1428,7 @@ var table = []Provider{
 			{"INFOBLOX_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"INFOBLOX_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"INFOBLOX_HOST", "INFOBLOX_USERNAME", "INFOBLOX_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1363,6 +1443,7 @@ var table = []Provider{
 			{"INFOMANIAK_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"INFOMANIAK_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"INFOMANIAK_ACCESS_TOKEN"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1377,6 +1458,7 @@ var table = []Provider{
 			{"INTERNET_BS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 3600)"},
 			{"INTERNET_BS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"INTERNET_BS_API_KEY", "INTERNET_BS_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1392,6 +1474,7 @@ var table = []Provider{
 			{"INWX_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"INWX_SANDBOX", "Activate the sandbox (boolean)"},
 		},
+		Required:    []string{"INWX_USERNAME", "INWX_PASSWORD"},
 		Propagation: 360 * time.Second,
 	},
 	{
@@ -1405,6 +1488,7 @@ var table = []Provider{
 			{"IONOS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"IONOS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"IONOS_API_KEY"},
 		Propagation: 900 * time.Second,
 	},
 	{
@@ -1418,6 +1502,7 @@ var table = []Provider{
 			{"IONOSCLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"IONOSCLOUD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"IONOSCLOUD_API_TOKEN"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1430,6 +1515,7 @@ var table = []Provider{
 			{"IPV64_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"IPV64_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"IPV64_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1446,6 +1532,7 @@ var table = []Provider{
 			{"ISPCONFIG_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"ISPCONFIG_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ISPCONFIG_SERVER_URL", "ISPCONFIG_USERNAME", "ISPCONFIG_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1460,6 +1547,7 @@ var table = []Provider{
 			{"ISPCONFIG_DDNS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 3600)"},
 			{"ISPCONFIG_DDNS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ISPCONFIG_DDNS_SERVER_URL", "ISPCONFIG_DDNS_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1474,7 +1562,8 @@ var table = []Provider{
 			{"IWANTMYNAME_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"IWANTMYNAME_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
-		Unfit: "lego gives it up with its next version",
+		Required: []string{"IWANTMYNAME_USERNAME", "IWANTMYNAME_PASSWORD"},
+		Unfit:    "lego gives it up with its next version",
 	},
 	{
 		Code: "jdcloud", Name: "JD Cloud", URL: "https://www.jdcloud.com/",
@@ -1489,6 +1578,7 @@ var table = []Provider{
 			{"JDCLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"JDCLOUD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"JDCLOUD_ACCESS_KEY_ID", "JDCLOUD_ACCESS_KEY_SECRET"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1522,6 +1612,7 @@ var table = []Provider{
 			{"KEYHELP_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"KEYHELP_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"KEYHELP_BASE_URL", "KEYHELP_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1535,6 +1626,7 @@ var table = []Provider{
 			{"LEASEWEB_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"LEASEWEB_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"LEASEWEB_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1549,6 +1641,7 @@ var table = []Provider{
 			{"LIARA_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 3600)"},
 			{"LIARA_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"LIARA_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1578,6 +1671,7 @@ var table = []Provider{
 			{"LIMACITY_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"LIMACITY_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"LIMACITY_API_KEY"},
 		Propagation: 480 * time.Second,
 		Sequence:    90 * time.Second,
 	},
@@ -1593,6 +1687,7 @@ var table = []Provider{
 			{"LINODE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"LINODE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"LINODE_TOKEN"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1625,6 +1720,7 @@ var table = []Provider{
 			{"LOOPIA_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"LOOPIA_HTTP_TIMEOUT", "API request timeout in seconds (Default: 60)"},
 		},
+		Required:    []string{"LOOPIA_API_USER", "LOOPIA_API_PASSWORD"},
 		Propagation: 2400 * time.Second,
 	},
 	{
@@ -1639,6 +1735,7 @@ var table = []Provider{
 			{"LUADNS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"LUADNS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"LUADNS_API_USERNAME", "LUADNS_API_TOKEN"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1653,6 +1750,7 @@ var table = []Provider{
 			{"MAILINABOX_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 120)"},
 			{"MAILINABOX_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"MAILINABOX_BASE_URL", "MAILINABOX_EMAIL", "MAILINABOX_PASSWORD"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1666,6 +1764,7 @@ var table = []Provider{
 			{"MANAGEENGINE_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"MANAGEENGINE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 		},
+		Required:    []string{"MANAGEENGINE_CLIENT_ID", "MANAGEENGINE_CLIENT_SECRET"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1683,6 +1782,7 @@ var table = []Provider{
 			{"METANAME_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"METANAME_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 		},
+		Required:    []string{"METANAME_ACCOUNT_REFERENCE", "METANAME_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1696,6 +1796,7 @@ var table = []Provider{
 			{"METAREGISTRAR_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"METAREGISTRAR_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"METAREGISTRAR_API_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1710,6 +1811,7 @@ var table = []Provider{
 			{"MIJNHOST_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"MIJNHOST_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"MIJNHOST_API_KEY"},
 		Propagation: 60 * time.Second,
 		Sequence:    5 * time.Second,
 	},
@@ -1725,6 +1827,7 @@ var table = []Provider{
 			{"MITTWALD_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 120)"},
 			{"MITTWALD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"MITTWALD_TOKEN"},
 		Propagation: 120 * time.Second,
 		Sequence:    120 * time.Second,
 	},
@@ -1740,6 +1843,7 @@ var table = []Provider{
 			{"MYADDR_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"MYADDR_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"MYADDR_PRIVATE_KEYS_MAPPING"},
 		Propagation: 60 * time.Second,
 		Sequence:    2 * time.Second,
 	},
@@ -1754,6 +1858,7 @@ var table = []Provider{
 			{"MYDNSJP_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 120)"},
 			{"MYDNSJP_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"MYDNSJP_MASTER_ID", "MYDNSJP_PASSWORD"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1770,6 +1875,7 @@ var table = []Provider{
 			{"MYTHICBEASTS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"MYTHICBEASTS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"MYTHICBEASTS_USERNAME", "MYTHICBEASTS_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1785,6 +1891,7 @@ var table = []Provider{
 			{"NAMECHEAP_HTTP_TIMEOUT", "API request timeout in seconds (Default: 60)"},
 			{"NAMECHEAP_SANDBOX", "Activate the sandbox (boolean)"},
 		},
+		Required:     []string{"NAMECHEAP_API_USER", "NAMECHEAP_API_KEY"},
 		Undocumented: []string{"HTTPS_PROXY", "HTTP_PROXY", "NAMECHEAP_DEBUG", "NO_PROXY", "REQUEST_METHOD"},
 		Propagation:  3600 * time.Second,
 	},
@@ -1800,6 +1907,7 @@ var table = []Provider{
 			{"NAMECOM_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"NAMECOM_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:     []string{"NAMECOM_USERNAME", "NAMECOM_API_TOKEN"},
 		Undocumented: []string{"NAMECOM_SERVER"},
 		Propagation:  900 * time.Second,
 	},
@@ -1813,6 +1921,7 @@ var table = []Provider{
 			{"NAMESILO_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60), it is better to set larger than 15 minutes"},
 			{"NAMESILO_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 3600), should be in [3600, 2592000]"},
 		},
+		Required:    []string{"NAMESILO_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1830,6 +1939,7 @@ var table = []Provider{
 			{"NAMESURFER_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 			{"NAMESURFER_INSECURE_SKIP_VERIFY", "Whether to verify the API certificate"},
 		},
+		Required:    []string{"NAMESURFER_BASE_URL", "NAMESURFER_API_KEY", "NAMESURFER_API_SECRET"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1845,6 +1955,7 @@ var table = []Provider{
 			{"NEARLYFREESPEECH_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 60)"},
 			{"NEARLYFREESPEECH_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"NEARLYFREESPEECH_API_KEY", "NEARLYFREESPEECH_LOGIN"},
 		Propagation: 60 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -1859,6 +1970,7 @@ var table = []Provider{
 			{"NEODIGIT_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"NEODIGIT_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"NEODIGIT_TOKEN"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -1873,6 +1985,7 @@ var table = []Provider{
 			{"NETCUP_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 900)"},
 			{"NETCUP_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:     []string{"NETCUP_CUSTOMER_NUMBER", "NETCUP_API_KEY", "NETCUP_API_PASSWORD"},
 		Undocumented: []string{"NETCUP_TTL"},
 		Propagation:  900 * time.Second,
 	},
@@ -1887,6 +2000,7 @@ var table = []Provider{
 			{"NETLIFY_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"NETLIFY_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"NETLIFY_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1900,6 +2014,7 @@ var table = []Provider{
 			{"NETNOD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"NETNOD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"NETNOD_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1918,6 +2033,7 @@ var table = []Provider{
 			{"NICMANAGER_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 900)"},
 			{"NICMANAGER_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"NICMANAGER_API_PASSWORD"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -1934,6 +2050,7 @@ var table = []Provider{
 			{"NICRU_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 600)"},
 			{"NICRU_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 30)"},
 		},
+		Required:    []string{"NICRU_USER", "NICRU_PASSWORD", "NICRU_SERVICE_ID", "NICRU_SECRET"},
 		Propagation: 600 * time.Second,
 	},
 	{
@@ -1948,6 +2065,7 @@ var table = []Provider{
 			{"NIFCLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"NIFCLOUD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:     []string{"NIFCLOUD_ACCESS_KEY_ID", "NIFCLOUD_SECRET_ACCESS_KEY"},
 		Undocumented: []string{"NIFCLOUD_DNS_ENDPOINT"},
 		Propagation:  60 * time.Second,
 	},
@@ -1962,6 +2080,7 @@ var table = []Provider{
 			{"NJALLA_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"NJALLA_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"NJALLA_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -1975,6 +2094,7 @@ var table = []Provider{
 			{"NODION_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"NODION_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"NODION_API_TOKEN"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -1988,6 +2108,7 @@ var table = []Provider{
 			{"NS1_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"NS1_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"NS1_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2001,6 +2122,7 @@ var table = []Provider{
 			{"OCTENIUM_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"OCTENIUM_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"OCTENIUM_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2014,6 +2136,7 @@ var table = []Provider{
 			{"ONECLOUDRU_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"ONECLOUDRU_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ONECLOUDRU_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2027,6 +2150,7 @@ var table = []Provider{
 			{"ONLINENET_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"ONLINENET_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:     []string{"ONLINENET_API_TOKEN"},
 		Undocumented: []string{"ONLINENET_SEQUENCE_INTERVAL"},
 		Propagation:  240 * time.Second,
 		Sequence:     60 * time.Second,
@@ -2071,6 +2195,7 @@ var table = []Provider{
 			{"OTC_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"OTC_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"OTC_DOMAIN_NAME", "OTC_USER_NAME", "OTC_PASSWORD", "OTC_PROJECT_NAME"},
 		Propagation: 60 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -2107,6 +2232,7 @@ var table = []Provider{
 			{"PDNS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"PDNS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"PDNS_API_KEY", "PDNS_API_URL"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -2122,6 +2248,7 @@ var table = []Provider{
 			{"PLESK_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"PLESK_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"PLESK_SERVER_BASE_URL", "PLESK_USERNAME", "PLESK_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2136,6 +2263,7 @@ var table = []Provider{
 			{"PORKBUN_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"PORKBUN_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"PORKBUN_SECRET_API_KEY", "PORKBUN_API_KEY"},
 		Propagation: 600 * time.Second,
 	},
 	{
@@ -2150,6 +2278,7 @@ var table = []Provider{
 			{"RACKSPACE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"RACKSPACE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"RACKSPACE_USER", "RACKSPACE_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2163,6 +2292,7 @@ var table = []Provider{
 			{"RAINYUN_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"RAINYUN_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"RAINYUN_API_KEY"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -2176,6 +2306,7 @@ var table = []Provider{
 			{"RCODEZERO_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"RCODEZERO_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"RCODEZERO_API_TOKEN"},
 		Propagation: 240 * time.Second,
 	},
 	{
@@ -2189,6 +2320,7 @@ var table = []Provider{
 			{"REGFISH_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"REGFISH_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"REGFISH_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2205,6 +2337,7 @@ var table = []Provider{
 			{"REGRU_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"REGRU_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"REGRU_USERNAME", "REGRU_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2229,7 +2362,7 @@ var table = []Provider{
 			{"DNSUPDATE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"DNSUPDATE_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 60)"},
 		},
-		Undocumented: []string{"DNSUPDATE_TIMEOUT"},
+		Undocumented: []string{"DNSUPDATE_TIMEOUT", "RFC2136_DNS_TIMEOUT", "RFC2136_NAMESERVER", "RFC2136_POLLING_INTERVAL", "RFC2136_PROPAGATION_TIMEOUT", "RFC2136_SEQUENCE_INTERVAL", "RFC2136_TIMEOUT", "RFC2136_TSIG_ALGORITHM", "RFC2136_TSIG_FILE", "RFC2136_TSIG_GSS_KEYTAB_FILE", "RFC2136_TSIG_GSS_PASSWORD", "RFC2136_TSIG_GSS_REALM", "RFC2136_TSIG_GSS_USERNAME", "RFC2136_TSIG_KEY", "RFC2136_TSIG_SECRET", "RFC2136_TTL", "RFC2136_ZONES"},
 		Propagation:  60 * time.Second,
 		Sequence:     60 * time.Second,
 	},
@@ -2244,6 +2377,7 @@ var table = []Provider{
 			{"RIMUHOSTING_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 3600)"},
 			{"RIMUHOSTING_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"RIMUHOSTING_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2280,6 +2414,7 @@ var table = []Provider{
 			{"SAFEDNS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"SAFEDNS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"SAFEDNS_AUTH_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2294,6 +2429,7 @@ var table = []Provider{
 			{"SAKURACLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"SAKURACLOUD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"SAKURACLOUD_ACCESS_TOKEN", "SAKURACLOUD_ACCESS_TOKEN_SECRET"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2309,7 +2445,7 @@ var table = []Provider{
 			{"SCW_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"SCW_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
-		Undocumented: []string{"SCALEWAY_API_TOKEN", "SCALEWAY_HTTP_TIMEOUT", "SCALEWAY_POLLING_INTERVAL", "SCALEWAY_PROJECT_ID", "SCALEWAY_PROPAGATION_TIMEOUT", "SCALEWAY_TTL"},
+		Undocumented: []string{"SCALEWAY_API_TOKEN", "SCALEWAY_HTTP_TIMEOUT", "SCALEWAY_POLLING_INTERVAL", "SCALEWAY_PROJECT_ID", "SCALEWAY_PROPAGATION_TIMEOUT", "SCALEWAY_TTL", "SCW_API_TOKEN"},
 		Propagation:  120 * time.Second,
 	},
 	{
@@ -2324,6 +2460,7 @@ var table = []Provider{
 			{"SELECTEL_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"SELECTEL_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"SELECTEL_API_TOKEN"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -2344,6 +2481,7 @@ var table = []Provider{
 			{"SELECTELV2_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"SELECTELV2_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"SELECTELV2_USERNAME", "SELECTELV2_PASSWORD", "SELECTELV2_ACCOUNT_ID", "SELECTELV2_PROJECT_ID"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -2359,6 +2497,7 @@ var table = []Provider{
 			{"SELFHOSTDE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"SELFHOSTDE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"SELFHOSTDE_USERNAME", "SELFHOSTDE_PASSWORD", "SELFHOSTDE_RECORDS_MAPPING"},
 		Propagation: 240 * time.Second,
 	},
 	{
@@ -2373,6 +2512,7 @@ var table = []Provider{
 			{"SERVERCOW_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"SERVERCOW_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"SERVERCOW_USERNAME", "SERVERCOW_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2387,6 +2527,7 @@ var table = []Provider{
 			{"SHELLRENT_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 3600)"},
 			{"SHELLRENT_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"SHELLRENT_USERNAME", "SHELLRENT_TOKEN"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -2401,6 +2542,7 @@ var table = []Provider{
 			{"SIMPLY_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"SIMPLY_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"SIMPLY_ACCOUNT_NAME", "SIMPLY_API_KEY"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -2416,6 +2558,7 @@ var table = []Provider{
 			{"SONIC_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 60)"},
 			{"SONIC_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"SONIC_USER_ID", "SONIC_API_KEY"},
 		Propagation: 60 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -2431,6 +2574,7 @@ var table = []Provider{
 			{"SPACESHIP_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"SPACESHIP_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"SPACESHIP_API_KEY", "SPACESHIP_API_SECRET"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2445,6 +2589,7 @@ var table = []Provider{
 			{"STACKPATH_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"STACKPATH_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 		},
+		Required:    []string{"STACKPATH_CLIENT_ID", "STACKPATH_CLIENT_SECRET", "STACKPATH_STACK_ID"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2458,6 +2603,7 @@ var table = []Provider{
 			{"SYSE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"SYSE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"SYSE_CREDENTIALS"},
 		Propagation: 1200 * time.Second,
 	},
 	{
@@ -2472,6 +2618,7 @@ var table = []Provider{
 			{"TECHNITIUM_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"TECHNITIUM_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"TECHNITIUM_SERVER_BASE_URL", "TECHNITIUM_API_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2488,6 +2635,7 @@ var table = []Provider{
 			{"TENCENTCLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 			{"TENCENTCLOUD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2500,6 +2648,7 @@ var table = []Provider{
 			{"TIMEWEBCLOUD_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"TIMEWEBCLOUD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 10)"},
 		},
+		Required:    []string{"TIMEWEBCLOUD_AUTH_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2514,6 +2663,7 @@ var table = []Provider{
 			{"TODAYNIC_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 			{"TODAYNIC_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"TODAYNIC_AUTH_USER_ID", "TODAYNIC_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2528,6 +2678,7 @@ var table = []Provider{
 			{"TRANSIP_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 10)"},
 			{"TRANSIP_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"TRANSIP_ACCOUNT_NAME", "TRANSIP_PRIVATE_KEY_PATH"},
 		Propagation: 600 * time.Second,
 	},
 	{
@@ -2544,6 +2695,7 @@ var table = []Provider{
 			{"UCLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 			{"UCLOUD_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"UCLOUD_PUBLIC_KEY", "UCLOUD_PRIVATE_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2558,6 +2710,7 @@ var table = []Provider{
 			{"ULTRADNS_POLLING_INTERVAL", "Time between DNS propagation check in seconds (Default: 4)"},
 			{"ULTRADNS_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 120)"},
 		},
+		Required:    []string{"ULTRADNS_USERNAME", "ULTRADNS_PASSWORD"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -2571,6 +2724,7 @@ var table = []Provider{
 			{"UNITEDDOMAINS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"UNITEDDOMAINS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"UNITEDDOMAINS_API_KEY"},
 		Propagation: 900 * time.Second,
 	},
 	{
@@ -2585,6 +2739,7 @@ var table = []Provider{
 			{"VARIOMEDIA_SEQUENCE_INTERVAL", "Time between sequential requests in seconds (Default: 60)"},
 			{"VARIOMEDIA_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"VARIOMEDIA_API_TOKEN"},
 		Propagation: 60 * time.Second,
 		Sequence:    60 * time.Second,
 	},
@@ -2600,6 +2755,7 @@ var table = []Provider{
 			{"VEGADNS_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 720)"},
 			{"VEGADNS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 10)"},
 		},
+		Required:     []string{"VEGADNS_URL"},
 		Undocumented: []string{"VEGADNS_HTTP_TIMEOUT"},
 		Propagation:  720 * time.Second,
 	},
@@ -2615,6 +2771,7 @@ var table = []Provider{
 			{"VERCEL_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"VERCEL_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"VERCEL_API_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2631,6 +2788,7 @@ var table = []Provider{
 			{"VERSIO_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"VERSIO_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"VERSIO_USERNAME", "VERSIO_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2647,6 +2805,7 @@ var table = []Provider{
 			{"VINYLDNS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 30)"},
 			{"VINYLDNS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"VINYLDNS_ACCESS_KEY", "VINYLDNS_SECRET_KEY", "VINYLDNS_HOST"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -2660,6 +2819,7 @@ var table = []Provider{
 			{"VIRTUALNAME_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"VIRTUALNAME_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"VIRTUALNAME_TOKEN"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -2677,6 +2837,7 @@ var table = []Provider{
 			{"VK_CLOUD_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"VK_CLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 		},
+		Required:    []string{"VK_CLOUD_PROJECT_ID", "VK_CLOUD_USERNAME", "VK_CLOUD_PASSWORD"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2694,6 +2855,7 @@ var table = []Provider{
 			{"VOLC_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 			{"VOLC_HTTP_TIMEOUT", "API request timeout in seconds (Default: 15)"},
 		},
+		Required:    []string{"VOLC_ACCESSKEY", "VOLC_SECRETKEY"},
 		Propagation: 240 * time.Second,
 	},
 	{
@@ -2708,6 +2870,7 @@ var table = []Provider{
 			{"VSCALE_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"VSCALE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"VSCALE_API_TOKEN"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -2721,6 +2884,7 @@ var table = []Provider{
 			{"VULTR_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"VULTR_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"VULTR_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2734,7 +2898,8 @@ var table = []Provider{
 			{"WEBNAMESRU_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"WEBNAMESRU_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
-		Propagation: 60 * time.Second,
+		Undocumented: []string{"WEBNAMES_API_KEY", "WEBNAMES_HTTP_TIMEOUT", "WEBNAMES_POLLING_INTERVAL", "WEBNAMES_PROPAGATION_TIMEOUT"},
+		Propagation:  60 * time.Second,
 	},
 	{
 		Code: "webnamesca", Name: "webnames.ca", URL: "https://www.webnames.ca/",
@@ -2748,6 +2913,7 @@ var table = []Provider{
 			{"WEBNAMESCA_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 120)"},
 			{"WEBNAMESCA_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"WEBNAMESCA_API_USER", "WEBNAMESCA_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2763,6 +2929,7 @@ var table = []Provider{
 			{"WEBSUPPORT_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 600)"},
 			{"WEBSUPPORT_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"WEBSUPPORT_API_KEY", "WEBSUPPORT_SECRET"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2777,6 +2944,7 @@ var table = []Provider{
 			{"WEDOS_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 300)"},
 			{"WEDOS_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"WEDOS_USERNAME", "WEDOS_WAPI_PASSWORD"},
 		Propagation: 600 * time.Second,
 	},
 	{
@@ -2791,6 +2959,7 @@ var table = []Provider{
 			{"WESTCN_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 			{"WESTCN_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"WESTCN_USERNAME", "WESTCN_PASSWORD"},
 		Propagation: 120 * time.Second,
 	},
 	{
@@ -2804,6 +2973,7 @@ var table = []Provider{
 			{"YANDEX_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 21600)"},
 			{"YANDEX_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"YANDEX_PDD_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2818,6 +2988,7 @@ var table = []Provider{
 			{"YANDEX360_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 21600)"},
 			{"YANDEX360_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"YANDEX360_OAUTH_TOKEN", "YANDEX360_ORG_ID"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2831,6 +3002,7 @@ var table = []Provider{
 			{"YANDEX_CLOUD_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"YANDEX_CLOUD_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 60)"},
 		},
+		Required:    []string{"YANDEX_CLOUD_IAM_TOKEN", "YANDEX_CLOUD_FOLDER_ID"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2844,6 +3016,7 @@ var table = []Provider{
 			{"ZONEEDIT_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 60)"},
 			{"ZONEEDIT_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ZONEEDIT_USER", "ZONEEDIT_AUTH_TOKEN"},
 		Propagation: 60 * time.Second,
 	},
 	{
@@ -2858,6 +3031,7 @@ var table = []Provider{
 			{"ZONEEE_PROPAGATION_TIMEOUT", "Maximum waiting time for DNS propagation in seconds (Default: 300)"},
 			{"ZONEEE_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ZONEEE_API_USER", "ZONEEE_API_KEY"},
 		Propagation: 300 * time.Second,
 	},
 	{
@@ -2871,6 +3045,7 @@ var table = []Provider{
 			{"ZONOMI_TTL", "The TTL of the TXT record used for the DNS challenge in seconds (Default: 3600)"},
 			{"ZONOMI_HTTP_TIMEOUT", "API request timeout in seconds (Default: 30)"},
 		},
+		Required:    []string{"ZONOMI_API_KEY"},
 		Propagation: 60 * time.Second,
 	},
 }

@@ -95,6 +95,7 @@ func (s source) provider(file string) (providers.Provider, error) {
 		Options:     doc.variables["Configuration.Additional"],
 		Propagation: code.longest("PropagationTimeout"),
 		Sequence:    code.longest("SequenceInterval"),
+		Required:    code.required,
 		Unfit:       unfit[doc.value["Code"]],
 	}
 	if p.Code == "" || p.Name == "" {
@@ -181,6 +182,7 @@ func parseDescription(text string) (description, error) {
 // code is what a provider's source text says of its variables and waits.
 type code struct {
 	variables  []string // sorted
+	required   []string
 	sequential bool
 	durations  map[string][]time.Duration // of the fields of its default configuration
 }
@@ -196,12 +198,14 @@ func (c code) longest(field string) time.Duration {
 func (s source) readCode(dir string) (code, error) {
 	c := code{durations: map[string][]time.Duration{}}
 	var files []*ast.File
+	own := map[*ast.File]bool{} // in the folder itself, not below
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
 		}
 		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 		files = append(files, f)
+		own[f] = filepath.Dir(path) == dir
 		return err
 	})
 	if err != nil {
@@ -217,6 +221,7 @@ func (s source) readCode(dir string) (code, error) {
 			c.variables = append(c.variables, text)
 		}
 	}
+	c.variables = append(c.variables, known.otherSpellings(c.variables)...)
 	slices.Sort(c.variables)
 	c.variables = slices.Compact(c.variables)
 	for _, f := range files {
@@ -224,6 +229,9 @@ func (s source) readCode(dir string) (code, error) {
 			switch n := n.(type) {
 			case *ast.FuncDecl:
 				c.sequential = c.sequential || n.Name.Name == "Sequential" && n.Recv != nil
+				if n.Name.Name == "NewDNSProvider" && n.Recv == nil && own[f] {
+					c.required = append(c.required, known.required(n.Body)...)
+				}
 			case *ast.KeyValueExpr:
 				c.wait(n, known)
 			}
@@ -231,6 +239,24 @@ func (s source) readCode(dir string) (code, error) {
 		})
 	}
 	return c, nil
+}
+
+// otherSpellings are the variables in a second namespace: RFC2136_TTL is the old
+// name of DNSUPDATE_TTL. The files of lego put them together in a function.
+func (c constants) otherSpellings(variables []string) (others []string) {
+	main, ok := c.text(&ast.Ident{Name: "envNamespace"}, 0)
+	if !ok {
+		return nil
+	}
+	for _, name := range []string{"altEnvNamespace", "altEnvRFC2136Namespace"} {
+		other, ok := c.text(&ast.Ident{Name: name}, 0)
+		for _, v := range variables {
+			if rest, found := strings.CutPrefix(v, main); ok && found {
+				others = append(others, other+rest)
+			}
+		}
+	}
+	return others
 }
 
 // wait notes the default of a field that is a duration:
@@ -247,6 +273,74 @@ func (c code) wait(n *ast.KeyValueExpr, known constants) {
 	if d, ok := known.duration(value, 0); ok {
 		c.durations[field.Name] = append(c.durations[field.Name], d)
 	}
+}
+
+// required are the variables that a constructor cannot do without: those of the
+// first env.Get that is reached whatever else is set.
+func (c constants) required(body *ast.BlockStmt) []string {
+	for i, statement := range body.List {
+		assignment, ok := statement.(*ast.AssignStmt)
+		if !ok {
+			if _, ok := statement.(*ast.DeclStmt); ok {
+				continue
+			}
+			return nil // a decision: what follows may not be reached
+		}
+		call, ok := assignment.Rhs[0].(*ast.CallExpr)
+		if !ok {
+			continue
+		}
+		f, ok := call.Fun.(*ast.SelectorExpr)
+		if !ok {
+			continue
+		}
+		if pkg, ok := f.X.(*ast.Ident); ok && pkg.Name == "env" {
+			if i+1 == len(body.List) || !endsOnError(body.List[i+1]) {
+				return nil // another set of variables comes next
+			}
+			switch f.Sel.Name {
+			case "Get":
+				return c.texts(call.Args)
+			case "GetWithFallback":
+				return c.withoutFallback(call.Args)
+			}
+		}
+	}
+	return nil
+}
+
+// endsOnError tells whether a statement is "if err != nil { …; return … }".
+func endsOnError(statement ast.Stmt) bool {
+	choice, ok := statement.(*ast.IfStmt)
+	if !ok || choice.Else != nil || len(choice.Body.List) == 0 {
+		return false
+	}
+	condition, ok := choice.Cond.(*ast.BinaryExpr)
+	if !ok || condition.Op != token.NEQ {
+		return false
+	}
+	_, returns := choice.Body.List[len(choice.Body.List)-1].(*ast.ReturnStmt)
+	failed, ok := condition.X.(*ast.Ident)
+	return ok && returns && failed.Name == "err"
+}
+
+// withoutFallback are the variables of groups of one.
+func (c constants) withoutFallback(groups []ast.Expr) (names []string) {
+	for _, g := range groups {
+		if list, ok := g.(*ast.CompositeLit); ok && len(list.Elts) == 1 {
+			names = append(names, c.texts(list.Elts)...)
+		}
+	}
+	return names
+}
+
+func (c constants) texts(list []ast.Expr) (texts []string) {
+	for _, e := range list {
+		if text, ok := c.text(e, 0); ok {
+			texts = append(texts, text)
+		}
+	}
+	return texts
 }
 
 // constants are the values of a package's constants and variables, by name.
@@ -340,12 +434,15 @@ func (c constants) duration(e ast.Expr, depth int) (time.Duration, bool) {
 func render(version string, all []providers.Provider) ([]byte, error) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "// Code generated by go generate from lego %s (MIT license, its providers' descriptions); DO NOT EDIT.\n\n", version)
-	b.WriteString("package providers\n\nimport \"time\"\n\nvar table = []Provider{\n")
+	b.WriteString("package providers\n\nimport \"time\"\n\n")
+	fmt.Fprintf(&b, "// LegoVersion is the version of lego that the table is made of.\nconst LegoVersion = %q\n\n", version)
+	b.WriteString("// table is never written to.\nvar table = []Provider{\n")
 	for _, p := range all {
 		fmt.Fprintf(&b, "{\nCode: %q, Name: %q, URL: %q,\n", p.Code, p.Name, p.URL)
 		writeStrings(&b, "Aliases", p.Aliases)
 		writeVariables(&b, "Credentials", p.Credentials)
 		writeVariables(&b, "Options", p.Options)
+		writeStrings(&b, "Required", p.Required)
 		writeStrings(&b, "Undocumented", p.Undocumented)
 		writeSeconds(&b, "Propagation", p.Propagation)
 		writeSeconds(&b, "Sequence", p.Sequence)
