@@ -35,6 +35,13 @@ func checkKeystorePassword(password string) error {
 	return nil
 }
 
+// Sentences about a keystore that cannot be taken over.
+var (
+	errKeystorePassword = errors.New("keystore_password does not open it: give the password that it was made with")
+	errKeystoreDamaged  = errors.New("it is no Java keystore, or damaged: choose another path, or put a good one there")
+	errKeystoreEntries  = errors.New("it is a PKCS#12 file with other entries than " + keystoreAlias + ", which would be lost: convert it with keytool -importkeystore -deststoretype JKS")
+)
+
 // readKeystore reads a Java keystore. One in PKCS#12 is fine as long as our
 // entry is all that is in it: as JKS it is written anew, and other entries
 // would be lost. No data is an empty keystore.
@@ -42,20 +49,36 @@ func readKeystore(data []byte, password string) (keystore.KeyStore, error) {
 	if len(data) == 0 {
 		return emptyKeystore(), nil
 	}
-	// Checks lengths and costs, on which the libraries rely.
-	if _, err := expiry.ParseWithPassword(data, password); err != nil && !errors.Is(err, expiry.ErrNoCertificate) {
-		return keystore.KeyStore{}, fmt.Errorf("the keystore cannot be read: %w; check keystore_password", err)
+	// This checks lengths and costs, on which both libraries rely.
+	_, err := expiry.ParseWithPassword(data, password)
+	switch {
+	case errors.Is(err, expiry.ErrPassword):
+		return keystore.KeyStore{}, errKeystorePassword
+	case errors.Is(err, expiry.ErrUnsupported):
+		return keystore.KeyStore{}, errKeystoreDamaged
+	case isJKS(data) && (err == nil || errors.Is(err, expiry.ErrNoCertificate)):
+		return readJKS(data, password)
+	case data[0] == derSequence && (err == nil || errors.Is(err, expiry.ErrDamaged)):
+		return readKeystore12(data, password) // more than one key counts as damaged there
 	}
-	if isJKS(data) {
-		ks := emptyKeystore()
-		if err := ks.Load(bytes.NewReader(data), []byte(password)); err != nil {
-			return keystore.KeyStore{}, errors.New("the keystore cannot be read: check keystore_password")
-		}
-		return ks, nil
+	return keystore.KeyStore{}, errKeystoreDamaged
+}
+
+// derSequence is the first byte of every PKCS#12 file.
+const derSequence = 0x30
+
+func readJKS(data []byte, password string) (keystore.KeyStore, error) {
+	ks := emptyKeystore()
+	if err := ks.Load(bytes.NewReader(data), []byte(password)); err != nil {
+		return keystore.KeyStore{}, errKeystoreDamaged
 	}
+	return ks, nil
+}
+
+func readKeystore12(data []byte, password string) (keystore.KeyStore, error) {
 	key, leaf, chain, err := pkcs12.DecodeChain(data, password)
 	if err != nil || !onlyChain(leaf, chain) {
-		return keystore.KeyStore{}, fmt.Errorf("the keystore is a PKCS#12 file with other entries than %s, which would be lost: convert it with keytool -importkeystore -deststoretype JKS", keystoreAlias)
+		return keystore.KeyStore{}, errKeystoreEntries
 	}
 	encoded, err := encodeKey(key)
 	if err != nil {
