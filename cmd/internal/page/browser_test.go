@@ -1,0 +1,255 @@
+package page
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/certsitter/certsitter/cmd/internal/sitter"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+)
+
+// browser starts a headless Chromium that talks to nobody but this machine.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	program := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			program = found
+			break
+		}
+	}
+	if program == "" {
+		t.Skip("no Chromium on this machine: the page is not tried in a browser")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], // without background networking already
+		chromedp.ExecPath(program),
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("no-sandbox", os.Geteuid() == 0), // it refuses to be root otherwise
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-domain-reliability", true),
+		chromedp.Flag("no-proxy-server", true),
+		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
+		chromedp.Flag("lang", "en-GB"),
+		chromedp.Env("TZ=UTC"),
+	)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
+	t.Cleanup(stop)
+	ctx, stop = chromedp.NewExecAllocator(ctx, options...)
+	t.Cleanup(stop)
+	ctx, stop = chromedp.NewContext(ctx)
+	t.Cleanup(stop)
+	return ctx
+}
+
+// start serves on a free port of this machine until the test ends.
+func start(t *testing.T, s *Server) (address string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Serve(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+	return ln.Addr().String()
+}
+
+// shot writes a screenshot for people into the folder CERTSITTER_SCREENSHOTS.
+func shot(name string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		folder := os.Getenv("CERTSITTER_SCREENSHOTS")
+		if folder == "" {
+			return nil
+		}
+		png, err := chromedp.FullScreenshot(100)(ctx, t)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(folder, name+".png"), png, 0o644)
+	})
+}
+
+// scheme sets what prefers-color-scheme answers.
+func scheme(value string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}},
+		})
+		return err
+	})
+}
+
+// do runs steps of at most half a minute.
+func do(t *testing.T, ctx context.Context, steps ...chromedp.Action[chromedp.Void]) {
+	t.Helper()
+	for i, step := range steps {
+		if err := within(ctx, func(ctx context.Context) error { return chromedp.Do(ctx, step) }); err != nil {
+			t.Fatalf("step %d: %v", i+1, err)
+		}
+	}
+}
+
+func value[T any](t *testing.T, ctx context.Context, a chromedp.Action[T]) (v T) {
+	t.Helper()
+	err := within(ctx, func(ctx context.Context) (err error) {
+		v, err = chromedp.Run(ctx, a)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func within(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return f(ctx)
+}
+
+func TestBrowser(t *testing.T) {
+	ctx := browser(t)
+	loop := newFake(sample())
+	asked := make(chan sitter.RenewOptions, 1)
+	loop.renew = func(name string, o sitter.RenewOptions) error {
+		if name != "cloud" {
+			return &sitter.Refused{Code: "too_soon", Sentence: name + " was renewed a moment ago.", Until: noon.Add(time.Minute)}
+		}
+		asked <- o
+		return nil
+	}
+	address := start(t, newServer(Config{}, loop))
+	if _, err := chromedp.Run(ctx, chromedp.Navigate("about:blank")); err != nil { // the browser lives as long as this context
+		t.Fatal(err)
+	}
+
+	t.Run("renew now", func(t *testing.T) {
+		do(t, ctx, scheme("light"), chromedp.EmulateViewport(1200, 900),
+			chromedp.Navigate("http://"+address+"/"), chromedp.WaitVisible("#renew-cloud"), shot("light"))
+		<-loop.joined // its stream is open
+		do(t, ctx, chromedp.Click("#renew-cloud"), chromedp.WaitVisible("#said"))
+		if o := <-asked; !o.Force || o.DryRun || o.Staging {
+			t.Errorf("the button asked for %+v", o)
+		}
+		if text := value(t, ctx, chromedp.Text("#said")); text != english().RenewSaid {
+			t.Errorf("the page says %q", text)
+		}
+
+		going := sample()
+		going.Certificates[1].Renewing, going.Certificates[1].Step = true, "Waiting for the DNS records to be seen."
+		loop.become(going)
+		loop.tell(sitter.Event{Time: noon, Name: "cloud", Kind: "started", Text: "Asking Let's Encrypt for a certificate."})
+		loop.tell(sitter.Event{Time: noon, Name: "cloud", Kind: "progress", Text: "Waiting for the DNS records to be seen."})
+		loop.tell(sitter.Event{Kind: "state"})
+		do(t, ctx, chromedp.WaitVisible("#cert-cloud[data-renewing] .run li:nth-child(2)"), shot("progress"))
+		text := value(t, ctx, chromedp.Text("#cert-cloud .run"))
+		if !strings.Contains(text, "Asking Let's Encrypt") || !strings.Contains(text, "Waiting for the DNS") {
+			t.Errorf("progress shows %q", text)
+		}
+
+		done := sample()
+		done.Certificates[1].Status, done.Certificates[1].Problem, done.Certificates[1].Problems = "ok", false, nil
+		done.Certificates[1].DaysLeft, done.Certificates[1].NotAfter = days(89), noon.Add(89*24*time.Hour+time.Hour)
+		loop.become(done)
+		loop.tell(sitter.Event{Time: noon, Name: "cloud", Kind: "renewed", Text: "The new certificate is in use."})
+		loop.tell(sitter.Event{Kind: "state"})
+		do(t, ctx, chromedp.WaitVisible("#cert-cloud.ok .run li:nth-child(3)"))
+		if text := value(t, ctx, chromedp.Text("#cert-cloud .left")); !strings.Contains(text, "89") {
+			t.Errorf("after the renewal the card says %q", text)
+		}
+		loop.become(sample())
+	})
+
+	t.Run("refusal", func(t *testing.T) {
+		do(t, ctx, chromedp.Click("#renew-home"), chromedp.WaitVisible("#said.bad"))
+		if text := value(t, ctx, chromedp.Text("#said")); !strings.HasPrefix(text, "home was renewed a moment ago. (") {
+			t.Errorf("the page says %q", text)
+		}
+	})
+
+	t.Run("without the script", func(t *testing.T) {
+		// form.submit() passes the page's script by, as a browser without
+		// JavaScript does.
+		press := func(button string) chromedp.Action[chromedp.Void] {
+			return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+				_, err := chromedp.Evaluate[int]("document.getElementById('"+button+"').form.submit(), 0")(ctx, t)
+				return err
+			})
+		}
+		do(t, ctx, press("renew-cloud"), chromedp.WaitVisible("#said:not(.bad)"))
+		<-asked
+		if at := value(t, ctx, chromedp.Location()); at != "http://"+address+"/?done=renew" {
+			t.Errorf("after the button the browser is at %s", at)
+		}
+		do(t, ctx, press("renew-home"), chromedp.WaitVisible("main a"), shot("refused"))
+		if text := value(t, ctx, chromedp.Text("main")); !strings.Contains(text, "home was renewed a moment ago.") {
+			t.Errorf("the refusal shows %q", text)
+		}
+		do(t, ctx, chromedp.Click("main a"), chromedp.WaitVisible("#renew-cloud"))
+		if at := value(t, ctx, chromedp.Location()); at != "http://"+address+"/" {
+			t.Errorf("the way back leads to %s", at)
+		}
+	})
+
+	t.Run("no sideways scrolling", func(t *testing.T) {
+		for _, width := range []int64{320, 360, 768, 1200} {
+			do(t, ctx, chromedp.EmulateViewport(width, 800), chromedp.Navigate("http://"+address+"/"), chromedp.WaitVisible("#renew-cloud"))
+			_ = value(t, ctx, chromedp.Evaluate[int]("document.querySelectorAll('details').forEach(d => d.open = true), 0"))
+			wide := value(t, ctx, chromedp.Evaluate[[]string]("[...document.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + .5).map(e => e.tagName + '.' + e.className)"))
+			if got := value(t, ctx, chromedp.Evaluate[int64]("document.documentElement.scrollWidth")); got > width {
+				t.Errorf("at %d pixels the page is %d wide because of %q", width, got, wide)
+			}
+		}
+	})
+
+	t.Run("hostile names", func(t *testing.T) {
+		loop.become(hostile())
+		for len(loop.joined) > 0 { // of earlier pages
+			<-loop.joined
+		}
+		do(t, ctx, chromedp.Navigate("http://"+address+"/"), chromedp.WaitVisible("article.card"))
+		<-loop.joined
+		loop.tell(sitter.Event{Name: hostile().Certificates[0].Name, Kind: "progress", Text: attack})
+		do(t, ctx, chromedp.WaitVisible(".run:not([hidden]) li"))
+		if got := value(t, ctx, chromedp.Evaluate[bool]("'pwned' in window")); got {
+			t.Error("a certificate's text was carried out as a script")
+		}
+		if n := value(t, ctx, chromedp.Evaluate[int]("document.querySelectorAll('main img, main script, main iframe').length")); n != 0 {
+			t.Errorf("%d elements came from a certificate's text", n)
+		}
+		loop.become(sample())
+	})
+
+	if os.Getenv("CERTSITTER_SCREENSHOTS") == "" {
+		return
+	}
+	t.Run("screenshots", func(t *testing.T) {
+		look := func(name, colours string, width int64, snap *sitter.Snapshot) {
+			loop.become(snap)
+			do(t, ctx, scheme(colours), chromedp.EmulateViewport(width, 800), chromedp.Navigate("http://"+address+"/"), chromedp.WaitVisible("h1"), shot(name))
+		}
+		look("dark", "dark", 1200, sample())
+		look("phone", "light", 360, sample())
+		look("phone-dark", "dark", 320, sample())
+		german := sample()
+		german.Language = "de"
+		look("german", "light", 1200, german)
+		fine := sample()
+		fine.Status, fine.Certificates, fine.Targets = "ok", fine.Certificates[:1], nil
+		look("fine", "light", 1200, fine)
+		look("empty", "light", 1200, &sitter.Snapshot{Version: "0.3.0", Time: noon, Status: "ok", Language: "en"})
+	})
+}
