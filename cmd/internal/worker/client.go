@@ -33,7 +33,8 @@ type Client struct {
 	Env     []string          // more variables than the fixed short list; for tests. Never credentials
 	Version string            // the daemon's; the child's must be equal
 	Log     func(line string) // gets what the child writes to standard error, without the request's secrets; nil = nobody
-	Grace   time.Duration     // between SIGTERM and SIGKILL; zero means DefaultGrace
+	Grace   time.Duration     // between SIGTERM and SIGKILL after a deadline; zero means DefaultGrace
+	Haste   time.Duration     // the same after a cancellation, which is the daemon's own end; zero means DefaultHaste
 	User    string            // the child's user if we are root and there is one of that name; empty = ours
 	Dir     string            // the child's working folder; empty means "/"
 }
@@ -100,10 +101,16 @@ func (c *Client) run(ctx context.Context, j job) (result, error) {
 		return result{}, fault(fmt.Sprintf("%s cannot be started: %v", c.Path, err))
 	}
 	grace := cmp.Or(c.Grace, DefaultGrace)
+	patience := func() time.Duration {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return grace
+		}
+		return min(grace, cmp.Or(c.Haste, DefaultHaste))
+	}
 	talk := conversation{job: j, to: lineWriter{w: p.in}, from: newLines(p.out)}
 	stderr := stderrLog{tell: c.Log, hide: j.hide}
 	var beside sync.WaitGroup
-	beside.Go(func() { p.stopWhen(ctx.Done(), grace) })
+	beside.Go(func() { p.stopWhen(ctx.Done(), patience) })
 	beside.Go(func() { stderr.read(p.errors) })
 	beside.Go(func() {
 		// If it cannot be written the child is gone, and the reader sees that.

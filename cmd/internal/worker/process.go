@@ -127,13 +127,13 @@ func (p *process) end(limit time.Duration) {
 }
 
 // stopWhen ends the child, politely first, when done is closed; it returns when
-// the child has ended.
-func (p *process) stopWhen(done <-chan struct{}, grace time.Duration) {
+// the child has ended. Only then does patience know how long it may take.
+func (p *process) stopWhen(done <-chan struct{}, patience func() time.Duration) {
 	select {
 	case <-p.exited:
 	case <-done:
 		p.signal(syscall.SIGTERM)
-		p.end(grace)
+		p.end(patience())
 	}
 }
 

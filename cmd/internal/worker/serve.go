@@ -18,8 +18,12 @@ import (
 
 // DefaultGrace is how long a child that was told to stop may take to clean up:
 // many DNS providers remember in memory what they made, so that nobody else can
-// remove it.
-const DefaultGrace = 30 * time.Second
+// remove it. DefaultHaste is the same while the daemon itself is stopped, by
+// somebody who kills it after a few seconds (docker stop: 10).
+const (
+	DefaultGrace = 30 * time.Second
+	DefaultHaste = 3 * time.Second
+)
 
 // ErrParentGone is the cause of the end of a job's context when the child's
 // standard input ended.

@@ -488,9 +488,11 @@ func TestMissingChild(t *testing.T) {
 func TestDeadline(t *testing.T) {
 	lock := filepath.Join(t.TempDir(), "lock")
 	late := errors.New("no certificate within the time")
+	// The test's own end of time comes when the child has begun to hang.
 	ctx, cancel := context.WithCancelCause(bounded(t))
 	defer cancel(nil)
-	_, err := child(t, "hang").Issue(ctx, renew.OrderRequest{Env: map[string]string{"LOCK": lock}}, Handler{
+	deadline := &ending{Context: ctx, err: context.DeadlineExceeded}
+	_, err := child(t, "hang").Issue(deadline, renew.OrderRequest{Env: map[string]string{"LOCK": lock}}, Handler{
 		Progress: func(renew.Progress) { cancel(late) },
 	})
 	if !errors.Is(err, late) || err.Error() != "no certificate within the time, at step present of a.example" {
@@ -508,6 +510,34 @@ func TestDeadline(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("the child's child still lives")
 		}
+	}
+}
+
+// ending is a context that ends with an error of the test's choice.
+type ending struct {
+	context.Context
+	err error
+}
+
+func (e *ending) Err() error {
+	if e.Context.Err() == nil {
+		return nil
+	}
+	return e.err
+}
+
+// TestCancellationIsHasty: the daemon is being stopped, and somebody waits.
+func TestCancellationIsHasty(t *testing.T) {
+	c := child(t, "hang")
+	c.Grace, c.Haste = time.Hour, 50*time.Millisecond
+	ctx, cancel := context.WithCancelCause(bounded(t))
+	defer cancel(nil)
+	stopped := errors.New("stopped")
+	_, err := c.Issue(ctx, renew.OrderRequest{Env: map[string]string{"LOCK": filepath.Join(t.TempDir(), "lock")}}, Handler{
+		Progress: func(renew.Progress) { cancel(stopped) },
+	})
+	if !errors.Is(err, stopped) {
+		t.Errorf("err = %v", err)
 	}
 }
 
