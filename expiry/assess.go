@@ -515,7 +515,16 @@ func (j *judge) foreign(s Served) {
 }
 
 // namesOf lists a certificate's names for a sentence.
-func namesOf(c *Certificate) string { return cmp.Or(list(c.Names()), "no name") }
+func namesOf(c *Certificate) string {
+	names := list(c.Names())
+	switch {
+	case names == "":
+		return "no name"
+	case len(c.Leaf.DNSNames)+len(c.Leaf.IPAddresses) == 0:
+		return "no name (its common name, " + names + ", counts for nobody)"
+	}
+	return names
+}
 
 // list writes names for a sentence: three of them and how many more there are.
 func list(names []string) string {

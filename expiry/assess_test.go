@@ -118,6 +118,8 @@ func situations(t *testing.T) []situation {
 	dead := plain(noon.Add(-91*day), 90*day, "home.example.org")
 	strange := plain(noon.Add(-91*day), 90*day, "a.example.net", "b.example.net", "c.example.net", "d.example.net", "e.example.net")
 	strange.Leaf.Issuer = pkix.Name{CommonName: "Proxy CA"}
+	legacy := plain(noon.Add(-day), 90*day)
+	legacy.Leaf.Subject = pkix.Name{CommonName: "nas.example.org"}
 	staging := plain(noon.Add(-day), 90*day, "home.example.org")
 	staging.Leaf.Issuer = pkix.Name{CommonName: "(STAGING) Riddling Rhubarb R12"}
 	healthy := managed(90*day, 89*day)
@@ -209,6 +211,7 @@ func situations(t *testing.T) []situation {
 		{"watched unreadable below W", with(watched(90*day, 20*day), func(f *expiry.Facts) { f.Unreadable = "It is off." }), "expiring/warning unreadable/unknown"},
 		{"watched endpoint, silent", endpoint(expiry.Facts{}, expiry.Served{Error: "no answer"}), "unreadable/unknown"},
 		{"watched, wrong name", endpoint(nas, expiry.Served{Certificate: nas.Installed, ChainOK: true}), "wrong_name/notice"},
+		{"watched, common name only", endpoint(expiry.Facts{Installed: legacy}, expiry.Served{Certificate: legacy, ChainOK: true}), "wrong_name/notice"},
 		{"watched, untrusted", endpoint(nas, expiry.Served{Certificate: strange, NameOK: true}), "expired/expired untrusted/notice"},
 		{"watched, self-signed", endpoint(expiry.Facts{Installed: self}, expiry.Served{Certificate: self, NameOK: true}), "untrusted/notice"},
 		{"watched, two addresses, one old", endpoint(nas, expiry.Served{Certificate: older, NameOK: true, ChainOK: true}, func(f *expiry.Facts) { f.WarnDays, f.CriticalDays = 21, 7 }), "expiring/critical"},

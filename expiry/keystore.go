@@ -55,10 +55,7 @@ func pkcs12Error(err error) error {
 	if errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption) {
 		return ErrPassword
 	}
-	if _, ok := errors.AsType[pkcs12.NotImplementedError](err); ok {
-		return fmt.Errorf("%w: %s", ErrUnsupported, Printable(err.Error()))
-	}
-	return fmt.Errorf("%w: %s", ErrDamaged, Printable(err.Error()))
+	return fmt.Errorf("%w: %s", ErrUnsupported, Printable(err.Error()))
 }
 
 // leafOf puts the certificate that belongs to the key first: PKCS#12 does not

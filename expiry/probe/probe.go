@@ -184,6 +184,9 @@ func nameError(c *expiry.Certificate, name string) error {
 		return nil
 	}
 	names := c.Names()
+	if len(c.Leaf.DNSNames)+len(c.Leaf.IPAddresses) == 0 && len(names) > 0 {
+		return fault(CodeTLS, err, "The certificate has %s as its common name only, which counts for no browser any more.", names[0])
+	}
 	const shown = 3
 	more := ""
 	if len(names) > shown {

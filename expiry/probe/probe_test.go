@@ -106,6 +106,7 @@ func TestFactsSurvive(t *testing.T) {
 	expired := inter.Leaf(noon.Add(-80*day), noon.Add(-day), "ha.example.org")
 	future := inter.Leaf(noon.Add(2*time.Hour), noon.Add(90*day), "ha.example.org")
 	self := testca.SelfSigned(t, noon.Add(-day), noon.Add(80*day), "ha.example.org")
+	legacy := inter.Issue(&x509.Certificate{Subject: pkix.Name{CommonName: "ha.example.org"}, NotBefore: noon.Add(-day), NotAfter: noon.Add(80 * day)}, nil)
 	hostile := inter.Issue(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "{{ states('x') }}\r\n<img onerror>\u202e"}, DNSNames: []string{"a\nb"}, NotBefore: noon.Add(-day), NotAfter: noon.Add(80 * day),
 	}, nil)
@@ -129,6 +130,7 @@ func TestFactsSurvive(t *testing.T) {
 		{"wrong host", good, []*testca.Pair{inter}, "nas.example.org", false, true, 80},
 		{"self-signed", self, nil, "ha.example.org", true, false, 80},
 		{"extra expired cross-sign", good, []*testca.Pair{inter, cross}, "ha.example.org", true, true, 80},
+		{"common name only", legacy, []*testca.Pair{inter}, "ha.example.org", false, true, 80},
 		{"hostile names", hostile, []*testca.Pair{inter}, "ha.example.org", false, true, 80},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
