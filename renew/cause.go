@@ -336,7 +336,7 @@ func catalogue() []symptom {
 		{cause: CauseCADown, steps: StepDirectory, statuses: "4",
 			sentence: "There is no CA at the configured address.",
 			advice:   "Check ca: it must be the URL of an ACME directory."},
-		{cause: CauseCADown, detail: `dial tcp|no such host|connection refused|connection reset|timeout|deadline exceeded|EOF|TLS handshake|broken pipe|server closed|http2:`,
+		{cause: CauseCADown, detail: `dial tcp|no such host|connection refused|connection reset|timeout|deadline exceeded|EOF|TLS handshake|broken pipe|server closed|http2:|(?:get|post|head) "https://`,
 			sentence: "The CA could not be reached.",
 			advice:   "Nothing to do if the Internet connection was down: it is tried again by itself. Else check the network and the CA's address."},
 		{cause: CauseCADown, detail: `unmarshal|invalid character|directory missing|makes no sense|did not say|no certificate in what|more than 1 MiB`,

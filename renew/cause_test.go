@@ -91,6 +91,7 @@ var failures = []struct {
 	{CauseCADown, Problem{StepDirectory, "", "", `get directory at 'https://ca.lan/': failed to unmarshal "<html>" to type acme.Directory: invalid character '<' looking for beginning of value`, 200}},
 	{CauseCADown, Problem{StepDirectory, "", "", "the CA answered 404 Not Found:", 404}},
 	{CauseCADown, Problem{StepChallenge, "home.example.org", "", `Post "https://acme-v02.api.letsencrypt.org/acme/chall/1": EOF`, 0}},
+	{CauseCADown, Problem{StepOrder, "", "", `Post "https://ca.lan/order-plz": stream error: stream ID 7; INTERNAL_ERROR; received from peer`, 0}},
 	{CauseCASlow, Problem{StepChallenge, "home.example.org", "", "the CA has not come to a result in time", 200}},
 	{CauseOrderGone, Problem{StepAuthorization, "home.example.org", "", "the authorization is expired", 0}},
 	{CauseUnknown, Problem{StepOrder, "", acmeError + "compound", "something new", 400}},

@@ -28,6 +28,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,6 +113,9 @@ type CA struct {
 	mu       sync.Mutex
 	orders   map[string]int
 	requests int
+	// replacing are the orders that say what they replace; each is closed once
+	// Pebble has noted it.
+	replacing map[string]chan struct{}
 }
 
 // environment guards the variables that Pebble's constructors read.
@@ -119,7 +123,7 @@ var environment sync.Mutex
 
 // Start starts a CA. It must be closed.
 func Start(o Options) (*CA, error) {
-	c := &CA{orders: map[string]int{}, served: make(chan struct{})}
+	c := &CA{orders: map[string]int{}, replacing: map[string]chan struct{}{}, served: make(chan struct{})}
 	if err := c.choosePorts(o); err != nil {
 		return nil, err
 	}
@@ -168,11 +172,7 @@ func (c *CA) build(o Options) (http.Handler, error) {
 			return nil, fmt.Errorf("block %q: %w", name, err)
 		}
 	}
-	out := o.Log
-	if out == nil {
-		out = io.Discard
-	}
-	logger := log.New(out, "pebble ", log.Ltime)
+	logger := log.New(c.listening(o.Log), "pebble ", log.Ltime)
 
 	environment.Lock()
 	defer environment.Unlock()
@@ -306,6 +306,9 @@ func (c *CA) counted(next http.Handler) http.Handler {
 		one.Lock()
 		defer one.Unlock()
 		next.ServeHTTP(answer, r)
+		if id, ok := strings.CutPrefix(r.URL.Path, FinalizePath); ok && answer.status == http.StatusOK {
+			c.awaitReplacement(id)
+		}
 
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -314,6 +317,51 @@ func (c *CA) counted(next http.Handler) http.Handler {
 			c.orders[orderedNames(body)]++
 		}
 	})
+}
+
+// Pebble's log is the only place that says when an order is noted as a
+// replacement.
+var (
+	replaces = regexp.MustCompile(`order "([^"]+)" is a replacement of`)
+	replaced = regexp.MustCompile(`Order (\S+) has been marked as replaced`)
+)
+
+// listening reads Pebble's log on its way to out.
+func (c *CA) listening(out io.Writer) io.Writer {
+	if out == nil {
+		out = io.Discard
+	}
+	return writerFunc(func(line []byte) (int, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if found := replaces.FindSubmatch(line); found != nil {
+			c.replacing[string(found[1])] = make(chan struct{})
+		}
+		if found := replaced.FindSubmatch(line); found != nil {
+			close(c.replacing[string(found[1])])
+		}
+		return out.Write(line)
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// awaitReplacement holds the answer to a finalized order until Pebble has noted
+// what it replaces. Pebble does so after the answer and without a lock: the next
+// order could come too soon, and the race detector complains.
+func (c *CA) awaitReplacement(id string) {
+	c.mu.Lock()
+	noted := c.replacing[id]
+	c.mu.Unlock()
+	if noted == nil {
+		return
+	}
+	select {
+	case <-noted:
+	case <-time.After(5 * time.Second): // it was not issued
+	}
 }
 
 type statusWriter struct {

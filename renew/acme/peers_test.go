@@ -334,4 +334,3 @@ func disturb(f func(w http.ResponseWriter, r *http.Request) bool) func(http.Hand
 		})
 	}
 }
-

@@ -82,10 +82,17 @@ func (r *resolvers) wait(ctx context.Context, fqdn, value string, interval time.
 	if len(authorities) == 0 && !pause(ctx, min(interval, time.Second)) {
 		return ctx.Err()
 	}
+	var last error
 	for next := min(soon, interval); ; next = min(next*3/2, interval) {
 		err := r.look(ctx, authorities, fqdn, value)
-		if err == nil || !pause(ctx, next) {
-			return err
+		if err == nil {
+			return nil
+		}
+		if last == nil || ctx.Err() == nil { // a look that was cut off says nothing
+			last = err
+		}
+		if !pause(ctx, next) {
+			return last
 		}
 	}
 }
