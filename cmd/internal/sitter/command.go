@@ -89,6 +89,12 @@ func (s *Sitter) Refuse(ctx context.Context, sentence string) error {
 	})
 }
 
+// Note makes a problem of the service visible; a later one with the same code
+// takes its place.
+func (s *Sitter) Note(ctx context.Context, p Problem) error {
+	return s.ask(ctx, func(context.Context, time.Time) error { s.service(p); return nil })
+}
+
 // ask has f done by the loop.
 func (s *Sitter) ask(ctx context.Context, f func(works context.Context, now time.Time) error) error {
 	answer := make(chan error, 1)

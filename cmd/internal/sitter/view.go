@@ -237,7 +237,9 @@ func (s *Sitter) publish(snap *Snapshot) {
 		s.log.Error().Err(err).Msg("some messages are not fit for MQTT")
 		s.service(Problem{Code: "mqtt_messages", Severity: "warning", Text: "Something cannot be published: " + err.Error(), Advice: "Please report this."})
 	}
-	topics := make([]string, 0, len(messages))
+	// The last will's topic is the publisher's, but it must be emptied as well
+	// when the base topic changes.
+	topics := append(make([]string, 0, len(messages)+1), s.settings.MQTT.Topic+"/status")
 	for _, m := range messages {
 		topics = append(topics, m.Topic)
 	}

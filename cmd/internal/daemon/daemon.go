@@ -1,0 +1,240 @@
+// Package daemon puts the real world together: the store, the worker, the
+// answers to challenges, the broker, the page and the loop that uses them. The
+// daemon, the command line without a daemon, and the demo all start here.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/certsitter/certsitter/cmd/internal/act"
+	"github.com/certsitter/certsitter/cmd/internal/challenge"
+	"github.com/certsitter/certsitter/cmd/internal/page"
+	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/cmd/internal/sitter"
+	"github.com/certsitter/certsitter/cmd/internal/worker"
+	"github.com/certsitter/certsitter/expiry/probe"
+	"github.com/certsitter/certsitter/mqtt"
+	"github.com/certsitter/certsitter/renew/directory"
+	"github.com/certsitter/certsitter/renew/store"
+)
+
+// Options say what kind of daemon it is to be.
+type Options struct {
+	Settings *settings.Settings
+	// Reload reads the configuration again; nil = it never changes.
+	Reload   func() (*settings.Settings, error)
+	Hangup   <-chan struct{} // asks for it
+	Worker   worker.Client
+	Version  string
+	Build    time.Time // no clock is before it
+	Log      zerolog.Logger
+	Redactor *settings.Redactor
+	App      bool
+	Listener net.Listener // the page's; nil = Settings.Listen
+	// Manual: one thing is done by hand, without broker, page or loop of its own.
+	Manual bool
+}
+
+// A Daemon is everything put together.
+type Daemon struct {
+	Sitter *sitter.Sitter
+
+	o         Options
+	store     *store.Store
+	link      *link
+	page      *page.Server
+	responder atomic.Pointer[challenge.Responder]
+}
+
+// New opens the state folder and puts everything together. It starts nothing.
+// The error is store.ErrLocked if another one runs on the state folder.
+func New(o Options) (*Daemon, error) {
+	stored, err := store.Open(o.Settings.StateDir, store.Options{})
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{o: o, store: stored}
+	d.configure(o.Settings)
+	world := sitter.World{
+		Store: stored, Issue: o.Worker.Issue, Revoke: o.Worker.Revoke, Send: o.Worker.Send,
+		Answer: d.answer, CA: &directory.Client{UserAgent: "certsitter/" + o.Version},
+		Probe: probe.Probe, Read: probe.ReadFile, Act: d.act, Beat: beat,
+		Build: o.Build, Version: o.Version, Log: o.Log, State: o.Settings.StateDir, Manual: o.Manual,
+	}
+	if o.Settings.MQTT.Broker != "" && !o.Manual {
+		d.link = newLink(o.Log)
+		world.Broker = d.link
+	}
+	if d.Sitter, err = sitter.New(world, o.Settings); err != nil {
+		return nil, errors.Join(err, stored.Close())
+	}
+	if d.link != nil {
+		if err := d.link.configure(d.mqttConfig(o.Settings)); err != nil {
+			return nil, errors.Join(err, stored.Close())
+		}
+	}
+	d.page = page.New(d.pageConfig(o.Settings), d.Sitter)
+	return d, nil
+}
+
+// Run looks after the certificates until ctx ends. It has closed everything
+// when it returns.
+func (d *Daemon) Run(ctx context.Context) error {
+	defer d.store.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.Sitter.Run(ctx) })
+	if d.o.Manual {
+		return group.Wait()
+	}
+	if d.link != nil {
+		group.Go(func() error { return d.link.run(ctx) })
+	}
+	group.Go(func() error { return d.keepPage(ctx) })
+	group.Go(func() error { return d.page.RunSocket(ctx, filepath.Join(d.o.Settings.StateDir, page.SocketName)) })
+	group.Go(func() error { return d.reloads(ctx) })
+	return group.Wait()
+}
+
+// pageRetry is how often the page's address is tried again. A taken port is no
+// reason to stop renewing.
+const pageRetry = time.Minute
+
+// keepPage serves the page for as long as the daemon runs.
+func (d *Daemon) keepPage(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := d.servePage(ctx)
+		if ctx.Err() != nil || err == nil {
+			return nil
+		}
+		d.o.Log.Error().Err(err).Msg("no page")
+		_ = d.Sitter.Note(ctx, sitter.Problem{Code: "page", Severity: "warning",
+			Text: fmt.Sprintf("The page cannot be served: %v.", err), Advice: "Free the port, or choose another one with listen."})
+		select {
+		case <-ctx.Done():
+		case <-time.After(pageRetry):
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) servePage(ctx context.Context) error {
+	if d.o.Listener != nil {
+		return d.page.Serve(ctx, d.o.Listener)
+	}
+	return d.page.Run(ctx)
+}
+
+// reloads takes new configurations into force when it is asked to.
+func (d *Daemon) reloads(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.o.Hangup:
+		}
+		if err := d.reload(ctx); err != nil && ctx.Err() == nil {
+			d.o.Log.Error().Err(err).Msg("the configuration was not taken into force; the old one stays")
+			if err := d.Sitter.Refuse(ctx, oneLine(err)); err != nil {
+				return nil // the loop has ended
+			}
+		}
+	}
+}
+
+func (d *Daemon) reload(ctx context.Context) error {
+	if d.o.Reload == nil {
+		return nil
+	}
+	conf, err := d.o.Reload()
+	if err != nil {
+		return err
+	}
+	if old := d.o.Settings; conf.StateDir != old.StateDir || conf.Listen != old.Listen {
+		return errors.New("state_dir and listen change only at a restart")
+	}
+	if (conf.MQTT.Broker != "") != (d.link != nil) {
+		return errors.New("mqtt.broker comes and goes only at a restart")
+	}
+	d.o.Redactor.Add(conf.Secrets()...)
+	d.configure(conf)
+	if err := d.Sitter.Reload(ctx, conf); err != nil {
+		return err
+	}
+	d.page.Reconfigure(d.pageConfig(conf))
+	if d.link != nil {
+		if err := d.link.configure(d.mqttConfig(conf)); err != nil {
+			return err
+		}
+	}
+	d.o.Settings = conf
+	d.o.Log.Info().Str("file", conf.File).Msg("configuration read again")
+	return nil
+}
+
+func (d *Daemon) configure(conf *settings.Settings) {
+	d.responder.Store(challenge.New(conf.HTTPPort, conf.TLSPort))
+}
+
+func (d *Daemon) answer(ctx context.Context, kind, webroot string, names []string) (sitter.Answers, error) {
+	session, err := d.responder.Load().Open(ctx, kind, webroot, names)
+	if err != nil {
+		return nil, err // not a nil *Session in an interface
+	}
+	return session, nil
+}
+
+func (d *Daemon) act(ctx context.Context, a settings.Action, facts sitter.Acted) error {
+	return act.Perform(ctx, a, act.Certificate{Name: facts.Name, Domains: facts.Domains, CertFile: facts.CertFile, KeyFile: facts.KeyFile},
+		act.Machine{Secrets: d.o.Redactor.String, ConfigFile: d.o.Settings.File})
+}
+
+func (d *Daemon) mqttConfig(conf *settings.Settings) mqtt.Config {
+	m := conf.MQTT
+	return mqtt.Config{
+		Broker: m.Broker, Username: m.Username, Password: m.Password, CA: m.CA, ClientCert: m.ClientCertPEM, ClientKey: m.ClientKeyPEM,
+		Topic: m.Topic, DiscoveryPrefix: m.DiscoveryPrefix, Installation: d.Sitter.Installation(), Version: d.o.Version,
+	}
+}
+
+func (d *Daemon) pageConfig(conf *settings.Settings) page.Config {
+	var names []string
+	for _, c := range conf.Certificates {
+		names = append(names, c.Domains...)
+	}
+	slices.Sort(names)
+	return page.Config{
+		Listen: conf.Listen, Password: conf.PagePassword, App: d.o.App, Names: slices.Compact(names), Language: conf.Language, Version: d.o.Version,
+		Log: func(line string) { d.o.Log.Debug().Str("part", "page").Msg(line) },
+	}
+}
+
+// beat fetches the heartbeat's URL.
+func beat(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode >= 300 {
+		return fmt.Errorf("it answered %s", answer.Status)
+	}
+	return nil
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
