@@ -21,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -74,32 +73,19 @@ func (c *Certificate) Names() []string {
 	return names
 }
 
-// Missing returns those of the names that the certificate does not cover. A
-// wildcard covers one label (RFC 9525 §6.3), and "*.x" is covered by "*.x" only.
-// The common name does not count: no browser looks at it.
+// Missing returns those of the names that the certificate does not cover, by the
+// rules of Uncovered. The common name does not count: no browser looks at it.
 func (c *Certificate) Missing(names []string) []string {
-	var missing []string
-	for _, name := range names {
-		if !c.covers(name) {
-			missing = append(missing, name)
+	has := make([]string, 0, len(c.Leaf.DNSNames)+len(c.Leaf.IPAddresses))
+	for _, name := range c.Leaf.DNSNames {
+		if _, err := netip.ParseAddr(name); err != nil { // an address has its own field
+			has = append(has, name)
 		}
 	}
-	return missing
-}
-
-func (c *Certificate) covers(name string) bool {
-	if ip, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
-		return slices.ContainsFunc(c.Leaf.IPAddresses, func(b net.IP) bool {
-			have, ok := netip.AddrFromSlice(b)
-			return ok && have.Unmap() == ip.Unmap()
-		})
+	for _, ip := range c.Leaf.IPAddresses {
+		has = append(has, ip.String())
 	}
-	name = plainName(name)
-	_, parent, _ := strings.Cut(name, ".")
-	return slices.ContainsFunc(c.Leaf.DNSNames, func(have string) bool {
-		have = plainName(have)
-		return have == name || parent != "" && have == "*."+parent
-	})
+	return Uncovered(has, names)
 }
 
 // plainName is a DNS name in the form that names are compared in.
