@@ -61,7 +61,9 @@ func init() {
 		"hang":          func() int { return serveRole(Jobs{Issue: issueHang}) },
 		"orphan":        func() int { return serveRole(Jobs{Issue: issueOrphan}) },
 		"hold":          hold,
-		"daemonize":     daemonize,
+		"leave":         func() int { return leave(nil, `{"result":{"done":true}}`+"\n") },
+		"daemonize":     func() int { return leave(&syscall.SysProcAttr{Setsid: true}, `{"result":{"done":true}}`+"\n") },
+		"vanish":        func() int { return leave(&syscall.SysProcAttr{Setsid: true}, "") },
 		"version":       func() int { return Serve(context.Background(), os.Args[1:], os.Stdin, os.Stdout, "9.9.9", Jobs{}) },
 		"unversioned":   func() int { return ExitRefused },
 		"silent":        func() int { return 0 },
@@ -199,13 +201,13 @@ func issueHang(_ context.Context, r renew.OrderRequest, h Handler) (renew.Issued
 	select {}
 }
 
-// daemonize leaves a descendant in a session of its own that holds our outputs.
-func daemonize() int {
-	if err := startHolder(os.Getenv("LOCK"), &syscall.SysProcAttr{Setsid: true}); err != nil {
+// leave ends and leaves a descendant that holds our outputs.
+func leave(attr *syscall.SysProcAttr, text string) int {
+	if err := startHolder(os.Getenv("LOCK"), attr); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return say(`{"result":{"done":true}}` + "\n")
+	return say(text)
 }
 
 // startHolder starts a program that locks path and returns when it has.
@@ -229,7 +231,7 @@ func startHolder(path string, attr *syscall.SysProcAttr) error {
 	return errors.New("the lock was not taken")
 }
 
-// hold locks a file for as long as it lives, at most a minute.
+// hold locks a file for as long as it is there, at most a minute.
 func hold() int {
 	signal.Ignore(syscall.SIGTERM)
 	path := os.Getenv("LOCK")
@@ -237,8 +239,10 @@ func hold() int {
 	if err != nil || syscall.Flock(int(f.Fd()), syscall.LOCK_EX) != nil || os.WriteFile(path+".locked", nil, 0o600) != nil {
 		return 1
 	}
-	time.Sleep(time.Minute)
-	return int(f.Fd()) // keeps f alive
+	for end := time.Now().Add(time.Minute); err == nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		_, err = os.Stat(path)
+	}
+	return min(1, int(f.Fd())) // keeps f alive
 }
 
 // issueOrphan waits until it is told to stop and says why it was.
@@ -501,7 +505,13 @@ func TestDeadline(t *testing.T) {
 	if _, ok := errors.AsType[*renew.Fault](err); ok {
 		t.Error("the end of the time was taken for a failure")
 	}
-	f, err := os.Open(lock)
+	waitForLock(t, lock)
+}
+
+// waitForLock waits for the end of whoever holds a file's lock.
+func waitForLock(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -541,13 +551,27 @@ func TestCancellationIsHasty(t *testing.T) {
 	}
 }
 
-// TestDescendantElsewhere: one that left the group is out of our reach, but
-// does not keep us.
-func TestDescendantElsewhere(t *testing.T) {
-	c := child(t, "daemonize")
-	c.Env = append(c.Env, "LOCK="+filepath.Join(t.TempDir(), "lock"))
+// TestNothingIsLeft: what a child started ends with it, even if all went well.
+func TestNothingIsLeft(t *testing.T) {
+	lock := filepath.Join(t.TempDir(), "lock")
+	c := child(t, "leave")
+	c.Env = append(c.Env, "LOCK="+lock)
 	if err := c.Revoke(bounded(t), renew.RevokeRequest{}); err != nil {
 		t.Error(err)
+	}
+	waitForLock(t, lock)
+}
+
+// TestDescendantElsewhere: one that left the group is out of our reach, but
+// does not keep us, result or none.
+func TestDescendantElsewhere(t *testing.T) {
+	for role, want := range map[string]string{"daemonize": "", "vanish": "the worker ended without a result"} {
+		c := child(t, role)
+		c.Env = append(c.Env, "LOCK="+filepath.Join(t.TempDir(), "lock"))
+		err := c.Revoke(bounded(t), renew.RevokeRequest{})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", role, err)
+		}
 	}
 }
 
