@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -111,19 +110,6 @@ func (s *Store) SetAccountURL(directory, eabKid, accountURL string) error {
 	}
 	if err := s.disk.replace(filepath.Join(folder, accountFile), data); err != nil {
 		return fmt.Errorf("note account: %w", err)
-	}
-	return nil
-}
-
-func (s *Store) sweepAccounts() error {
-	entries, err := os.ReadDir(s.accounts())
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if err := s.disk.sweep(filepath.Join(s.accounts(), e.Name())); err != nil {
-			return err
-		}
 	}
 	return nil
 }

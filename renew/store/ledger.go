@@ -79,8 +79,8 @@ func (s *Store) readLedger() ledger {
 	return l
 }
 
-// record notes an issuance before the certificate is stored: it is spent at
-// the CA, whatever becomes of our files.
+// record notes an issuance before the certificate is looked at and stored: it
+// is spent at the CA, whatever becomes of it here.
 func (s *Store) record(one issuance) error {
 	defer s.gates.lock("/" + ledgerFile)()
 	old := s.readLedger()

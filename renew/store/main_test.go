@@ -27,7 +27,7 @@ import (
 // The test binary plays other processes, too: those that are killed in the
 // middle of a change, and those that have fewer rights.
 func TestMain(m *testing.M) {
-	roles := map[string]func() error{"life": lifeRole, "check": checkRole, "lock": lockRole}
+	roles := map[string]func() error{"life": lifeRole, "check": checkRole, "deed": deedRole, "lock": lockRole}
 	role, ok := roles[os.Getenv("STORE_TEST_ROLE")]
 	if !ok {
 		os.Exit(m.Run())

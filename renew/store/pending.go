@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -203,12 +202,7 @@ func newPending(w Want, currentKey []byte, now time.Time) (Pending, error) {
 }
 
 func (s *Store) writePending(name string, p Pending) error {
-	if err := os.MkdirAll(s.folder(name), 0o700); err != nil {
-		return err
-	}
-	// The certificate's own folder may be new: its name has to be on the disk
-	// before an order relies on the key in it.
-	if err := s.disk.syncFolder(s.certificates()); err != nil {
+	if err := s.makeFolder(name); err != nil {
 		return err
 	}
 	about, err := json.MarshalIndent(p.order(), "", "\t")

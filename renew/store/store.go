@@ -181,33 +181,47 @@ func (s *Store) Live(name string) (string, error) {
 	return path, nil
 }
 
+// makeFolder makes a certificate's own folder. Its name is on the disk before
+// an order relies on the key in it.
+func (s *Store) makeFolder(name string) error {
+	if there, err := exists(s.folder(name)); err != nil || there {
+		return err
+	}
+	if err := s.disk.mkdir(s.folder(name)); err != nil {
+		return err
+	}
+	return s.disk.syncFolder(s.certificates())
+}
+
 func (s *Store) prepare() error {
 	for _, path := range []string{s.accounts(), s.certificates()} {
 		if err := os.MkdirAll(path, 0o700); err != nil {
+			return err
+		}
+		if err := s.disk.syncFolder(filepath.Dir(path)); err != nil {
 			return err
 		}
 	}
 	if err := s.checkFormat(); err != nil {
 		return err
 	}
-	for _, path := range []string{s.accounts(), s.certificates()} {
-		if err := s.disk.sweep(path); err != nil {
-			return err
-		}
-	}
-	if err := s.sweepAccounts(); err != nil {
-		return err
-	}
-	names, err := s.Names()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := s.heal(name); err != nil {
-			return fmt.Errorf("clean up %s: %w", name, err)
-		}
-	}
+	s.tidy()
 	return nil
+}
+
+// tidy cleans up after a crash. What cannot be cleaned now, on a full disk,
+// is in nobody's way, and a daemon that does not start could not tell of it.
+func (s *Store) tidy() {
+	_ = s.disk.sweep(s.accounts())
+	_ = s.disk.sweep(s.certificates())
+	accounts, _ := os.ReadDir(s.accounts())
+	for _, e := range accounts {
+		_ = s.disk.sweep(filepath.Join(s.accounts(), e.Name()))
+	}
+	names, _ := s.Names()
+	for _, name := range names {
+		_ = s.heal(name)
+	}
 }
 
 // checkFormat refuses a newer store before anything in it is touched. A note

@@ -162,6 +162,9 @@ func loadFolder(folder string) ([]stored, error) {
 			continue
 		}
 		v, err := loadVersion(folder, e.Name())
+		if there, _ := exists(filepath.Join(folder, e.Name())); err != nil && !there {
+			continue // removed while we looked, as too old
+		}
 		if err != nil {
 			broken = append(broken, fmt.Errorf("version %s is broken: %w", e.Name(), err))
 			continue
@@ -245,12 +248,6 @@ func (s *Store) Add(name string, issued renew.Issued, now time.Time) (renew.Vers
 	if err != nil {
 		return renew.Version{}, fmt.Errorf("read pending order of %s: %w", name, err)
 	}
-	if err := certificate.MatchesKey(order.Key); err != nil {
-		return renew.Version{}, fmt.Errorf("%w: %w", ErrUnfit, err)
-	}
-	if missing := certificate.Missing(order.Names); len(missing) > 0 {
-		return renew.Version{}, fmt.Errorf("%w: it lacks %s", ErrUnfit, strings.Join(missing, ", "))
-	}
 	m := describe(certificate, now)
 	m.Directory, m.Profile = order.Directory, order.Profile
 	m.AccountURL = cmp.Or(issued.AccountURL, order.AccountURL)
@@ -258,6 +255,12 @@ func (s *Store) Add(name string, issued renew.Issued, now time.Time) (renew.Vers
 	m.Staging = m.Staging || order.Staging
 	if err := s.record(issuanceOf(order.Names, m.Version)); err != nil {
 		return renew.Version{}, err
+	}
+	if err := certificate.MatchesKey(order.Key); err != nil {
+		return renew.Version{}, fmt.Errorf("%w: %w", ErrUnfit, err)
+	}
+	if missing := certificate.Missing(order.Names); len(missing) > 0 {
+		return renew.Version{}, fmt.Errorf("%w: it lacks %s", ErrUnfit, strings.Join(missing, ", "))
 	}
 	return s.append(name, m, bundleOf(order.Key, certificate))
 }
@@ -278,7 +281,7 @@ func describe(c *expiry.Certificate, now time.Time) meta {
 
 // append writes one more version and makes it the current one.
 func (s *Store) append(name string, m meta, b Bundle) (renew.Version, error) {
-	if err := os.MkdirAll(s.folder(name), 0o700); err != nil {
+	if err := s.makeFolder(name); err != nil {
 		return renew.Version{}, fmt.Errorf("store version: %w", err)
 	}
 	next, err := s.nextNumber(name)
