@@ -99,19 +99,22 @@ func explainTLS(b brokerAddress, at string, err error) (string, bool) {
 // explainLogin is about a broker that was reached and then fell silent.
 func explainLogin(b brokerAddress, at string, err error) (string, bool) {
 	words := err.Error()
+	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	web := b.url.Scheme == "ws" || b.url.Scheme == "wss"
 	switch {
 	case strings.Contains(words, "remote error: tls: "):
 		// With TLS 1.3 the refusal of our certificate comes after the handshake.
 		return explainAlert(b, at, words), true
-	case strings.Contains(words, "bad handshake"): // gorilla/websocket, no type that we may import
-		return fmt.Sprintf("What answers at %s speaks no MQTT over WebSocket there. Check port and path in mqtt.broker, for instance %s://%s/mqtt.", b.address, b.url.Scheme, b.address), true
 	case errors.Is(err, errLost):
 		return fmt.Sprintf("The connection to %s was lost. It is tried again by itself.", at), true
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		if b.tls == nil {
-			return fmt.Sprintf("The login was cut off by %s. If that port speaks TLS, write ssl:// in mqtt.broker; else see the broker's own log.", at), true
-		}
-		return fmt.Sprintf("The login was cut off by %s. See the broker's own log for the reason.", at), true
+	case strings.Contains(words, "bad handshake"), web && cut: // gorilla/websocket's, and no type that we may import
+		return fmt.Sprintf("What answers at %s speaks no MQTT over WebSocket there. Check port and path in mqtt.broker, for instance %s://%s/mqtt.", b.address, b.url.Scheme, b.address), true
+	case strings.Contains(words, "CONNACK"), strings.Contains(words, "packet"): // paho's words for an answer that is no MQTT
+		return fmt.Sprintf("What answers at %s does not speak MQTT. Check the port in mqtt.broker: usually 1883, and 8883 with TLS.", b.address), true
+	case cut && b.tls == nil:
+		return fmt.Sprintf("The login was cut off by %s. If that port speaks TLS, write ssl:// in mqtt.broker; else see the broker's own log.", at), true
+	case cut:
+		return fmt.Sprintf("The login was cut off by %s. If that port speaks no TLS, write tcp:// (ws://) in mqtt.broker; else see the broker's own log.", at), true
 	}
 	return "", false
 }

@@ -74,13 +74,16 @@ func FuzzReceive(f *testing.F) {
 	for _, m := range testMessages(f) {
 		f.Add(m.Topic, m.Payload, true)
 	}
-	p := newPublisher(f, testConfig())
-	p.Publish(testMessages(f), nil)
+	c := testConfig()
+	w, refused := c.want(testMessages(f))
+	if len(refused) > 0 {
+		f.Fatal(refused)
+	}
 	announced := []string{"certsitter/cert/home/renew/set", "certsitter/cert/new_one/renew/set", "certsitter/service/check/set", "certsitter/service/notify/set"}
 	f.Fuzz(func(t *testing.T, topic string, payload []byte, retained bool) {
-		p := &Publisher{config: p.config, commands: make(chan Command, 1), changed: make(chan struct{}, 1),
-			obsolete: map[string]bool{}, answered: map[string]time.Time{}, pace: p.pace}
-		p.Publish(testMessages(t), nil)
+		p := &Publisher{config: c, pace: usualPace(), commands: make(chan Command, 1), changed: make(chan struct{}, 1),
+			obsolete: map[string]bool{}, answered: map[string]time.Time{}}
+		p.wanted.Store(w)
 		s := &session{p: p, inbox: make(chan arrival, 1), sent: map[string][]byte{}}
 		s.receive(topic, payload, retained)
 		s.receive(topic, payload, retained)

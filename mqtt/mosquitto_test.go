@@ -1,0 +1,575 @@
+package mqtt
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+)
+
+// mosquitto is Debian's broker, run for one test.
+type mosquitto struct {
+	program, conf string
+	address       string
+	log           lockedBuffer
+	cmd           *exec.Cmd
+	ended         chan struct{}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// startMosquitto starts a broker with one listener, to which the lines belong.
+func startMosquitto(t testing.TB, lines ...string) *mosquitto {
+	t.Helper()
+	program, err := exec.LookPath("mosquitto")
+	if err != nil {
+		program = "/usr/sbin/mosquitto" // not in everybody's PATH
+		if _, err := os.Stat(program); err != nil {
+			t.Skip("mosquitto is not installed")
+		}
+	}
+	m := &mosquitto{program: program, conf: filepath.Join(t.TempDir(), "mosquitto.conf"), address: freeAddress(t)}
+	host, port, err := net.SplitHostPort(m.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := []string{"persistence false", "log_dest stderr", "log_type all"}
+	if os.Getuid() == 0 {
+		conf = append(conf, "user root") // else it could not read the test's files
+	}
+	conf = append(conf, "listener "+port+" "+host)
+	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "allow_anonymous") }) {
+		conf = append(conf, "allow_anonymous true")
+	}
+	conf = append(conf, lines...)
+	if err := os.WriteFile(m.conf, []byte(strings.Join(conf, "\n")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.start(t)
+	t.Cleanup(func() {
+		m.kill()
+		if t.Failed() {
+			t.Logf("mosquitto's log:\n%s", m.log.String())
+		}
+	})
+	return m
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (m *mosquitto) start(t testing.TB) {
+	t.Helper()
+	m.cmd = exec.Command(m.program, "-c", m.conf)
+	m.cmd.Stderr = &m.log
+	if err := m.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m.ended = make(chan struct{})
+	go func(cmd *exec.Cmd, ended chan struct{}) { _ = cmd.Wait(); close(ended) }(m.cmd, m.ended)
+	await(t, "mosquitto listens", func() bool {
+		select {
+		case <-m.ended:
+			t.Fatalf("mosquitto ended:\n%s", m.log.String())
+		default:
+		}
+		conn, err := net.Dial("tcp", m.address)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	})
+}
+
+func (m *mosquitto) kill() {
+	_ = m.cmd.Process.Kill()
+	<-m.ended
+}
+
+func (m *mosquitto) config() Config {
+	c := testConfig()
+	c.Broker = "tcp://" + m.address
+	return c
+}
+
+// reader is somebody who reads everything on a broker, as Home Assistant does.
+type reader struct {
+	client paho.Client
+
+	mu    sync.Mutex
+	has   map[string]string // by topic: what is retained, as far as it was seen
+	lines []string          // what came after the subscription
+}
+
+func read(t testing.TB, address string) *reader {
+	t.Helper()
+	r := &reader{has: map[string]string{}}
+	o := paho.NewClientOptions().AddBroker("tcp://" + address).SetClientID("reader").SetAutoReconnect(false).SetConnectTimeout(patience)
+	r.client = paho.NewClient(o)
+	if token := r.client.Connect(); !token.WaitTimeout(patience) || token.Error() != nil {
+		t.Fatalf("reader: %v", token.Error())
+	}
+	t.Cleanup(func() { r.client.Disconnect(10) })
+	token := r.client.Subscribe("#", 1, func(_ paho.Client, m paho.Message) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.has[m.Topic()] = string(m.Payload())
+		if len(m.Payload()) == 0 {
+			delete(r.has, m.Topic())
+		}
+		if !m.Retained() {
+			r.lines = append(r.lines, m.Topic()+" "+string(m.Payload()))
+		}
+	})
+	if !token.WaitTimeout(patience) || token.Error() != nil {
+		t.Fatalf("reader: %v", token.Error())
+	}
+	return r
+}
+
+func (r *reader) holds(messages []Message) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range messages {
+		if r.has[m.Topic] != string(m.Payload) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *reader) get(topic string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.has[topic]
+}
+
+func (r *reader) topics() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.has))
+}
+
+func (r *reader) count(line string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.lines {
+		if l == line {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *reader) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = nil
+}
+
+func (r *reader) send(t testing.TB, topic, payload string, retain bool) {
+	t.Helper()
+	if token := r.client.Publish(topic, 1, retain, payload); !token.WaitTimeout(patience) || token.Error() != nil {
+		t.Fatalf("send %s: %v", topic, token.Error())
+	}
+}
+
+func TestMosquittoKeepsEverything(t *testing.T) {
+	m := startMosquitto(t)
+	p := newPublisher(t, m.config())
+	all := testMessages(t)
+	p.Publish(all, nil)
+	stop := run(t, p)
+	await(t, "online", func() bool { return p.State().Connected })
+	await(t, "everything retained", func() bool {
+		r := read(t, m.address) // a new one each time: it sees what is retained
+		defer r.client.Disconnect(10)
+		done := r.get("certsitter/status") == online && r.holds(all)
+		for end := time.Now().Add(time.Second); !done && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			done = r.get("certsitter/status") == online && r.holds(all)
+		}
+		return done
+	})
+	stop()
+	r := read(t, m.address)
+	await(t, "offline", func() bool { return r.get("certsitter/status") == offline && r.holds(all) })
+	if got, want := len(r.topics()), len(all)+1; got != want {
+		t.Errorf("%d topics, want %d: %q", got, want, r.topics())
+	}
+}
+
+// childBroker is the broker's address for a publisher in a process of its own.
+const childBroker = "CERTSITTER_TEST_CHILD_BROKER"
+
+// TestPublisherInAChild is no test, but the child of the next one.
+func TestPublisherInAChild(t *testing.T) {
+	address := os.Getenv(childBroker)
+	if address == "" {
+		t.Skip("only for TestWillAfterKill")
+	}
+	c := testConfig()
+	c.Broker = address
+	p := newPublisher(t, c)
+	p.Publish(testMessages(t), nil)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_ = p.Run(ctx)
+}
+
+func TestWillAfterKill(t *testing.T) {
+	m := startMosquitto(t)
+	r := read(t, m.address)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestPublisherInAChild$")
+	cmd.Env = append(os.Environ(), childBroker+"=tcp://"+m.address)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := sync.OnceFunc(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	t.Cleanup(kill)
+	await(t, "online", func() bool { return r.get("certsitter/status") == online && r.holds(testMessages(t)) })
+	kill()
+	await(t, "will", func() bool { return r.get("certsitter/status") == offline })
+	if !r.holds(testMessages(t)) {
+		t.Error("the rest is gone")
+	}
+}
+
+func TestMosquittoRestartsEmpty(t *testing.T) {
+	m := startMosquitto(t)
+	p := newPublisher(t, m.config())
+	all := testMessages(t)
+	p.Publish(all, nil)
+	run(t, p)
+	for range 3 {
+		r := read(t, m.address)
+		await(t, "everything there", func() bool { return r.get("certsitter/status") == online && r.holds(all) })
+		m.kill()
+		await(t, "loss noticed", func() bool { return !p.State().Connected })
+		m.start(t)
+	}
+	r := read(t, m.address)
+	await(t, "everything back", func() bool { return r.get("certsitter/status") == online && r.holds(all) })
+}
+
+func TestMosquittoBirth(t *testing.T) {
+	m := startMosquitto(t)
+	r := read(t, m.address)
+	p := newPublisher(t, m.config())
+	all := testMessages(t)
+	p.Publish(all, nil)
+	run(t, p)
+	last := lines(all[len(all)-1:])[0]
+	await(t, "everything sent", func() bool { return r.count(last) == 1 })
+	r.forget()
+	r.send(t, "homeassistant/status", "offline", false)
+	r.send(t, "homeassistant/status", "online", false)
+	await(t, "sent again", func() bool { return r.count(last) == 1 })
+	for _, line := range append(lines(all), "certsitter/status online") {
+		if n := r.count(line); n != 1 {
+			t.Errorf("%d times: %s", n, line)
+		}
+	}
+}
+
+func TestMosquittoCommands(t *testing.T) {
+	m := startMosquitto(t)
+	r := read(t, m.address)
+	r.send(t, "certsitter/cert/home/renew/set", "PRESS", true)
+	r.send(t, "certsitter/service/notify/set", "PRESS", true)
+	p := newPublisher(t, m.config())
+	all := testMessages(t)
+	p.Publish(all, nil)
+	run(t, p)
+	await(t, "everything sent", func() bool { return r.holds(all) })
+	r.send(t, "certsitter/cert/nobody/renew/set", "PRESS", false)
+	r.send(t, "certsitter/cert/home/renew/set", "RELEASE", false)
+	r.send(t, "certsitter/cert/home/renew/set", "PRESS", false)
+	select {
+	case got := <-p.Commands():
+		if want := (Command{"renew", "home"}); got != want {
+			t.Errorf("command %+v, want %+v", got, want)
+		}
+	case <-time.After(patience):
+		t.Fatal("no command")
+	}
+	if n := len(p.commands); n > 0 {
+		t.Errorf("%d commands more", n)
+	}
+}
+
+func TestMosquittoSweepBesideAnotherCertsitter(t *testing.T) {
+	m := startMosquitto(t)
+	r := read(t, m.address)
+	theirConfig := m.config()
+	theirConfig.Topic, theirConfig.Installation = "certsitter2", "second"
+	theirs := mustMessages(t, theirConfig, secondSnapshot())
+	other := newPublisher(t, theirConfig)
+	other.Publish(theirs, nil)
+	run(t, other)
+	await(t, "the other is there", func() bool { return r.holds(theirs) })
+
+	old := mustMessages(t, m.config(), secondSnapshot()) // base certsitter, device certsitter_2
+	for _, msg := range old {
+		r.send(t, msg.Topic, string(msg.Payload), true)
+	}
+	p := newPublisher(t, m.config())
+	ours := testMessages(t)
+	p.Publish(ours, nil)
+	run(t, p)
+	await(t, "swept", func() bool { return len(r.topics()) == len(ours)+len(theirs)+2 })
+	if !r.holds(ours) || !r.holds(theirs) {
+		t.Error("something is missing")
+	}
+	if link := p.State(); link.Other != "" {
+		t.Errorf("another on our base: %s", link.Other)
+	}
+}
+
+func TestMosquittoUnpublish(t *testing.T) {
+	m := startMosquitto(t)
+	r := read(t, m.address)
+	theirConfig := m.config()
+	theirConfig.Topic, theirConfig.Installation = "certsitter2", "second"
+	theirs := append(mustMessages(t, theirConfig, secondSnapshot()), retained("certsitter/notes", []byte("mine")))
+	ours := append(testMessages(t), retained("certsitter/status", []byte(offline)), retained("certsitter/cert/home/renew/set", []byte(press)))
+	known := retained("garden/cert/old/state", []byte("only known by the state folder"))
+	for _, msg := range slices.Concat(theirs, ours, []Message{known}) {
+		r.send(t, msg.Topic, string(msg.Payload), true)
+	}
+	r.forget()
+	b, err := m.config().parseBroker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	emptied, err := unpublish(t.Context(), m.config(), b, []string{known.Topic, "no/#"}, quickPace())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, msg := range append(ours, known) {
+		want = append(want, msg.Topic)
+	}
+	slices.Sort(want)
+	if !slices.Equal(emptied, want) {
+		t.Errorf("emptied %q\nwant %q", emptied, want)
+	}
+	await(t, "emptied", func() bool { return len(r.topics()) == len(theirs) && r.holds(theirs) })
+}
+
+func TestUnpublishWithoutABroker(t *testing.T) {
+	c := testConfig()
+	c.Broker = "tcp://" + freeAddress(t)
+	if _, err := Unpublish(t.Context(), c, nil); err == nil || !strings.HasPrefix(err.Error(), "Nothing listens at ") {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Unpublish(ctx, c, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	c.Broker = ""
+	if _, err := Unpublish(t.Context(), c, nil); err == nil {
+		t.Error("no error without an address")
+	}
+}
+
+func TestMosquittoOverWebSocket(t *testing.T) {
+	address := freeAddress(t)
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Mosquitto 2.0.11 refuses to run with WebSocket listeners alone.
+	m := startMosquitto(t, "listener "+port+" "+host, "protocol websockets")
+	r := read(t, m.address)
+	c := m.config()
+	c.Broker = "ws://" + address
+	p := newPublisher(t, c)
+	p.Publish(testMessages(t), nil)
+	stop := run(t, p)
+	await(t, "everything", func() bool { return r.get("certsitter/status") == online && r.holds(testMessages(t)) })
+	stop()
+	await(t, "goodbye", func() bool { return r.get("certsitter/status") == offline })
+
+	c.Broker = "ws://" + m.address // what answers there speaks MQTT, not HTTP
+	wantError(t, c, "What answers at "+m.address+" speaks no MQTT over WebSocket there.")
+	c.Broker = "tcp://" + address
+	wantError(t, c, "What answers at "+address+" does not speak MQTT.")
+}
+
+// wantError runs a publisher until it says why there is no connection.
+func wantError(t *testing.T, c Config, want string) {
+	t.Helper()
+	p := newPublisher(t, c)
+	p.Publish(testMessages(t), nil)
+	stop := run(t, p)
+	defer stop()
+	await(t, "error "+want, func() bool { return p.State().Error != "" || p.State().Connected })
+	if got := p.State(); !strings.HasPrefix(got.Error, want) {
+		t.Errorf("error %q, want %q", got.Error, want)
+	} else {
+		t.Log(got.Error)
+	}
+}
+
+func TestMosquittoPasswords(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "passwords")
+	passwd, err := exec.LookPath("mosquitto_passwd")
+	if err != nil {
+		t.Skip("mosquitto_passwd is not installed")
+	}
+	if out, err := exec.Command(passwd, "-c", "-b", file, "certsitter", "right").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	m := startMosquitto(t, "allow_anonymous false", "password_file "+file)
+	c := m.config()
+	wantError(t, c, "The login without a user name is not accepted by the broker at "+m.address+". Set mqtt.username")
+	c.Username, c.Password = "certsitter", "wrong"
+	wantError(t, c, "User name or password are not accepted by the broker at "+m.address+`. Check mqtt.username ("certsitter")`)
+	c.Password = "right"
+	p := newPublisher(t, c)
+	p.Publish(testMessages(t), nil)
+	run(t, p)
+	await(t, "connected", func() bool { return p.State().Connected })
+}
+
+// A user without rights is told so by mosquitto in no other way.
+func TestMosquittoWithoutRights(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rights")
+	if err := os.WriteFile(file, []byte("topic read certsitter/#\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := startMosquitto(t, "acl_file "+file)
+	p := newPublisher(t, m.config())
+	p.pace.echo = 300 * time.Millisecond
+	p.Publish(testMessages(t), nil)
+	run(t, p)
+	await(t, "said", func() bool {
+		return strings.HasPrefix(p.State().Error, "The broker takes our messages and does not hand them on.")
+	})
+	if !p.State().Connected {
+		t.Error("not connected")
+	}
+}
+
+func TestMosquittoTLS(t *testing.T) {
+	ca, stranger := newAuthority(t), newAuthority(t)
+	m := startTLS(t, ca, nil, "require_certificate true", "use_identity_as_username true")
+	_, certPEM, keyPEM := ca.issue(t, "certsitter")
+	c := m.config()
+	c.Broker, c.CA, c.ClientCert, c.ClientKey = "ssl://"+m.address, ca.pem, certPEM, keyPEM
+	p := newPublisher(t, c)
+	p.Publish(testMessages(t), nil)
+	stop := run(t, p)
+	await(t, "connected", func() bool { return p.State().Connected })
+	await(t, "all messages taken", func() bool { return strings.Count(m.log.String(), "Received PUBLISH") > len(testMessages(t)) })
+	stop()
+
+	none := c
+	none.ClientCert, none.ClientKey = nil, nil
+	wantError(t, none, "A client certificate is wanted by the broker at "+m.address)
+	wrong := c
+	_, wrong.ClientCert, wrong.ClientKey = stranger.issue(t, "certsitter")
+	wantError(t, wrong, "The certificate that we log in with is not accepted by the broker at "+m.address)
+	unknown := c
+	unknown.CA = stranger.pem
+	wantError(t, unknown, "The certificate of the broker at "+m.address+" comes from an authority that is not known here. Set mqtt.ca_file")
+	name := c
+	name.Broker = strings.Replace(c.Broker, "127.0.0.1", "localhost", 1)
+	wantError(t, name, "The certificate of the broker at localhost:"+strings.TrimPrefix(m.address, "127.0.0.1:")+" is not for localhost, but for 127.0.0.1.")
+	plain := m.config()
+	wantError(t, plain, "The login was cut off by the broker at "+m.address+". If that port speaks TLS")
+}
+
+func TestMosquittoTLSWithAnExpiredCertificate(t *testing.T) {
+	ca := newAuthority(t)
+	m := startTLS(t, ca, func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-3*time.Hour), time.Now().Add(-time.Hour)
+	})
+	c := m.config()
+	c.Broker, c.CA = "ssl://"+m.address, ca.pem
+	wantError(t, c, "The certificate of the broker at "+m.address+" is out of date")
+}
+
+func TestTLSToAPlainPort(t *testing.T) {
+	m := startMosquitto(t)
+	c := m.config()
+	c.Broker = "ssl://" + m.address
+	// Mosquitto takes the handshake for a broken packet and says nothing.
+	wantError(t, c, "The login was cut off by the broker at "+m.address+". If that port speaks no TLS")
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // others answer something
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 4096))
+			_, _ = conn.Write([]byte("220 hello, this is no TLS\r\n"))
+			_ = conn.Close()
+		}
+	}()
+	c.Broker = "ssl://" + l.Addr().String()
+	wantError(t, c, "What answers at "+l.Addr().String()+" does not speak TLS.")
+	c.Broker = "tcp://" + l.Addr().String()
+	wantError(t, c, "What answers at "+l.Addr().String()+" does not speak MQTT.")
+}
+
+// startTLS starts a broker with a certificate of ca.
+func startTLS(t *testing.T, ca authority, change func(*x509.Certificate), lines ...string) *mosquitto {
+	t.Helper()
+	var changes []func(*x509.Certificate)
+	if change != nil {
+		changes = append(changes, change)
+	}
+	_, certPEM, keyPEM := ca.issue(t, "broker", changes...)
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"ca": ca.pem, "cert": certPEM, "key": keyPEM} {
+		if err := os.WriteFile(filepath.Join(dir, name+".pem"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines = append(lines, fmt.Sprintf("cafile %s/ca.pem", dir), fmt.Sprintf("certfile %s/cert.pem", dir), fmt.Sprintf("keyfile %s/key.pem", dir))
+	return startMosquitto(t, lines...)
+}
