@@ -2,6 +2,8 @@ package page
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -172,4 +174,16 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		}
 		<-tick.C
 	}
+}
+
+func newRequest(method, target, from string) *http.Request {
+	r := httptest.NewRequest(method, target, nil)
+	r.RemoteAddr, r.Host = from, "127.0.0.1:8099"
+	return r
+}
+
+func serve(s *Server, r *http.Request) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, r)
+	return w
 }

@@ -120,10 +120,10 @@ func look(snap *sitter.Snapshot, w words, r reader) view {
 	}
 	v.Problems = problemsOf(snap, w)
 	if len(snap.Certificates) == 0 {
-		v.Tone = "unknown"
+		v.Tone = "notice" // nothing is wrong, but something is to be done
 	}
 	for _, p := range v.Problems {
-		if rank(p.Tone) > rank(v.Tone) || v.Tone == "unknown" {
+		if rank(p.Tone) > rank(v.Tone) {
 			v.Tone = p.Tone
 		}
 	}
@@ -302,7 +302,7 @@ func soonestFirst(all []sitter.Certificate) []sitter.Certificate {
 func brokerOf(m sitter.MQTT, w words) broker {
 	switch {
 	case !m.Configured:
-		return broker{Tone: "unknown", Word: w.BrokerOff}
+		return broker{Tone: "notice", Word: w.BrokerOff}
 	case m.Connected:
 		return broker{Tone: "ok", Word: w.BrokerOn, URL: m.Broker}
 	}
