@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-acme/lego/v4/acme"
@@ -72,7 +73,7 @@ type pace struct {
 
 func usualPace() pace {
 	return pace{
-		firstPoll:         50 * time.Millisecond,
+		firstPoll:         20 * time.Millisecond,
 		slowestPoll:       5 * time.Second,
 		longestRetryAfter: time.Minute,
 		patience:          20 * time.Second,
@@ -95,6 +96,7 @@ type session struct {
 	accountURL string
 	names      []string // canonical, in the request's sequence
 	dns        *dnsRecords
+	telling    sync.Mutex
 
 	order    acme.ExtendedOrder // Location is always set
 	resumed  bool               // the order was placed by an earlier call
@@ -220,8 +222,11 @@ func (s *session) revoke(r renew.RevokeRequest) error {
 	return nil
 }
 
-// say tells the progress.
+// say tells the progress, one step after another: records are removed while
+// the order goes on.
 func (s *session) say(step, name, text string) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
 	if s.hooks.Progress != nil {
 		s.hooks.Progress(renew.Progress{Step: step, Name: name, Text: text})
 	}

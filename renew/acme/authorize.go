@@ -16,7 +16,6 @@ type authorization struct {
 	url              string
 	name             string // with "*." if it is for a wildcard
 	identifier       string // without
-	ip               bool
 	challenge        acme.Challenge
 	keyAuthorization string
 }
@@ -77,8 +76,7 @@ func (s *session) authorization(url, name string, read acme.Authorization) (auth
 	}
 	key, err := s.core.GetKeyAuthorization(picked.Token)
 	return authorization{
-		url: url, name: name, identifier: read.Identifier.Value, ip: read.Identifier.Type == "ip",
-		challenge: picked, keyAuthorization: key,
+		url: url, name: name, identifier: read.Identifier.Value, challenge: picked, keyAuthorization: key,
 	}, err
 }
 

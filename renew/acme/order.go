@@ -241,7 +241,7 @@ func (s *session) waitForCertificate() error {
 			return true, nil
 		case acme.StatusInvalid:
 			s.orderGone = true
-			return false, permanent{cmpError(s.order.Err(), errors.New("the CA gave the order up without saying why"))}
+			return false, permanent{eitherError(s.order.Err(), errors.New("the CA gave the order up without saying why"))}
 		}
 		return false, nil
 	})
@@ -251,7 +251,8 @@ func (s *session) waitForCertificate() error {
 	return nil
 }
 
-func cmpError(a, b error) error {
+// eitherError is the first error that is one.
+func eitherError(a, b error) error {
 	if a != nil {
 		return a
 	}
@@ -374,12 +375,12 @@ func (s *session) poll(limit time.Duration, look func() (done bool, err error)) 
 			return err
 		}
 		if time.Since(started) >= limit {
-			return cmpError(err, errSlow)
+			return eitherError(err, errSlow)
 		}
 		if err := s.sleep(max(wait, min(s.wire.lastAnswer().retryAfter, s.pace.longestRetryAfter))); err != nil {
 			return err
 		}
-		wait = min(wait*3/2, s.pace.slowestPoll)
+		wait = min(wait*8/5, s.pace.slowestPoll)
 	}
 }
 
