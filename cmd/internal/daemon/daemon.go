@@ -107,6 +107,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// Close gives the state folder free. It is for a daemon that was never run.
+func (d *Daemon) Close() error { return d.store.Close() }
+
 // pageRetry is how often the page's address is tried again. A taken port is no
 // reason to stop renewing.
 const pageRetry = time.Minute

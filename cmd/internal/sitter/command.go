@@ -156,7 +156,7 @@ func (s *Sitter) byHand(now time.Time, name string, o RenewOptions) error {
 		s.emit(Event{Name: name, Kind: "refused", Text: err.Sentence})
 		return err
 	}
-	j.asked = &o
+	j.asked, j.byHand = &o, true
 	return nil
 }
 

@@ -179,6 +179,7 @@ func (s *Sitter) waits(j *job, d deployment, sentence string) {
 	s.memory.of(j.name).Deployment = &d
 	s.dirty = true
 	s.log.Info().Str("cert", j.name).Msg(sentence)
+	s.emit(Event{Name: j.name, Kind: "waiting", Text: sentence})
 }
 
 // verify looks at what is served once the last action has ended.

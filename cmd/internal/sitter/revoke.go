@@ -92,6 +92,6 @@ func (s *Sitter) wasRevoked(now time.Time, name string, err error) {
 		return
 	}
 	s.emit(Event{Name: name, Kind: "progress", Text: "Revoked. Ordering a new certificate with a new key."})
-	j.revoked = true
+	j.revoked, j.byHand = true, true
 	j.asked = &RenewOptions{Force: true}
 }

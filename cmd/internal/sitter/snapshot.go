@@ -92,7 +92,8 @@ type Event struct {
 	Name string    `json:"name,omitempty"` // certificate; empty = the service
 	// Kind is "progress" (a step of a renewal), "started", one of the contract's
 	// event types (renewed, renewal_failed, deployed, deploy_failed, warning,
-	// critical, expired, resolved), "refused", "checked", "message" or "state"
+	// critical, expired, resolved), "waiting" (a deployment waits for its window),
+	// "refused", "checked", "message" or "state"
 	// (something of the snapshot changed).
 	Kind string `json:"kind"`
 	Text string `json:"text"`

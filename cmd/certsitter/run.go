@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/certsitter/certsitter/cmd/internal/daemon"
+	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/cmd/internal/sitter"
+	"github.com/certsitter/certsitter/cmd/internal/worker"
+	"github.com/certsitter/certsitter/renew/store"
+)
+
+type runCommand struct{}
+
+// Run is the daemon.
+func (r *runCommand) Run(ctx context.Context, s shell, c *cli) error {
+	conf, err := c.load(s, exitUsage)
+	if err != nil {
+		return err
+	}
+	redactor := settings.NewRedactor(conf.Secrets())
+	stderr := redactor.Writer(s.err)
+	defer stderr.Close()
+	log := newLog(stderr, conf, terminal(s.err) || s.environment().App)
+	hangup, forget := hangups(ctx)
+	defer forget()
+	d, err := daemon.New(daemon.Options{
+		Settings: conf, Reload: func() (*settings.Settings, error) { return c.load(s, exitUsage) }, Hangup: hangup,
+		Worker: s.worker(log), Version: worker.BuildVersion(version), Build: buildTime(), Log: log, Redactor: redactor, App: s.environment().App,
+	})
+	if err != nil {
+		return startError(conf, err)
+	}
+	log.Info().Str("version", worker.BuildVersion(version)).Str("file", conf.File).Int("certificates", len(conf.Certificates)).Int("watched", len(conf.Watch)).Msg("certsitter starts")
+	err = d.Run(ctx)
+	if errors.Is(err, sitter.ErrRestart) {
+		return &exit{exitFailed, err}
+	}
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	log.Info().Msg("certsitter stops")
+	return nil
+}
+
+// startError makes a sentence of what kept the daemon from starting.
+func startError(conf *settings.Settings, err error) error {
+	if errors.Is(err, store.ErrLocked) {
+		return fmt.Errorf("another Certsitter already runs on %s: stop it first, or choose another state_dir", conf.StateDir)
+	}
+	return err
+}
+
+// hangups turns SIGHUP into a wish to read the configuration again.
+func hangups(ctx context.Context) (<-chan struct{}, func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	wishes := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-signals:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case wishes <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return wishes, func() { signal.Stop(signals) }
+}
+
+// worker is the program beside ours that talks to third parties.
+func (s shell) worker(log zerolog.Logger) worker.Client {
+	return worker.Client{
+		Path: workerPath(), Version: worker.BuildVersion(version), User: "certsitter-worker",
+		Log: func(line string) { log.Debug().Str("part", "worker").Msg(line) },
+	}
+}
+
+// workerPath is certsitter-worker beside this program, or where distributions
+// keep programs that nobody calls by hand.
+func workerPath() string {
+	const name = "certsitter-worker"
+	self, err := os.Executable()
+	if err != nil {
+		return name
+	}
+	if resolved, err := filepath.EvalSymlinks(self); err == nil {
+		self = resolved
+	}
+	for _, path := range []string{filepath.Join(filepath.Dir(self), name), "/usr/lib/certsitter/" + name} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return filepath.Join(filepath.Dir(self), name) // its absence is said when it is started
+}
+
+// newLog writes readable lines for people and JSON for programs.
+func newLog(w io.Writer, conf *settings.Settings, people bool) zerolog.Logger {
+	if conf.LogFormat == "text" || conf.LogFormat == "auto" && people {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "2006-01-02 15:04:05", NoColor: true}
+	}
+	level, err := zerolog.ParseLevel(conf.LogLevel)
+	if err != nil {
+		level = zerolog.InfoLevel
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+// manual is the loop without a daemon, for one command under the folder's lock.
+func (s shell) manual(conf *settings.Settings) (*daemon.Daemon, error) {
+	if err := become(conf.StateDir); err != nil {
+		return nil, err
+	}
+	redactor := settings.NewRedactor(conf.Secrets())
+	log := zerolog.Nop()
+	d, err := daemon.New(daemon.Options{
+		Settings: conf, Worker: s.worker(log), Version: worker.BuildVersion(version), Build: buildTime(),
+		Log: log, Redactor: redactor, App: s.environment().App, Manual: true,
+	})
+	if err != nil {
+		return nil, startError(conf, err)
+	}
+	return d, nil
+}
+
+// become makes root the user whose state folder it is, so that nothing in it
+// ends up root's and unreadable for the daemon.
+func become(stateDir string) error {
+	info, err := os.Stat(stateDir)
+	if err != nil || os.Geteuid() != 0 {
+		return nil // there is none yet, or we are somebody already
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return nil
+	}
+	uid, gid := int(owner.Uid), int(owner.Gid)
+	err = syscall.Setgroups([]int{gid})
+	if err == nil {
+		err = syscall.Setgid(gid)
+	}
+	if err == nil {
+		err = syscall.Setuid(uid)
+	}
+	if err != nil {
+		return fmt.Errorf("become the user of %s: %w", stateDir, err)
+	}
+	return nil
+}
+
+// endLimit bounds how long a command waits for its own loop to end.
+const endLimit = 10 * time.Second

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/certsitter/certsitter/cmd/internal/page"
+	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/cmd/internal/worker"
+	"github.com/certsitter/certsitter/internal/providers"
+	"github.com/certsitter/certsitter/mqtt"
+)
+
+type notifyCommand struct {
+	Test notifyTestCommand `cmd:"" help:"Send a test message to all targets, or to one."`
+}
+
+type notifyTestCommand struct {
+	Target string `arg:"" optional:"" help:"The target's id, as certsitter status shows it."`
+}
+
+// Run sends test messages.
+func (n *notifyTestCommand) Run(ctx context.Context, s shell, c *cli) error {
+	conf, err := c.load(s, exitFailed)
+	if err != nil {
+		return err
+	}
+	return s.ask(ctx, conf, func(a asked) error {
+		deliveries, err := a.TestNotify(ctx, n.Target)
+		if err != nil {
+			return err
+		}
+		failed := 0
+		for _, d := range deliveries {
+			if d.Error == "" {
+				fmt.Fprintf(s.out, "%s: delivered\n", d.Target)
+				continue
+			}
+			failed++
+			fmt.Fprintf(s.out, "%s: not delivered: %s\n", d.Target, d.Error)
+		}
+		if failed > 0 {
+			return fmt.Errorf("%d of %d messages were not delivered", failed, len(deliveries))
+		}
+		return nil
+	})
+}
+
+type providersCommand struct {
+	Code string `arg:"" optional:"" help:"A provider's code, as it is written under provider."`
+}
+
+// Run lists the providers, or one's variables.
+func (p *providersCommand) Run(s shell) error {
+	if p.Code == "" {
+		table := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+		for _, provider := range providers.All() {
+			fmt.Fprintf(table, "%s\t%s\n", provider.Code, provider.Name)
+		}
+		return table.Flush()
+	}
+	provider, known := providers.ByCode(p.Code)
+	if !known {
+		hint := ""
+		if closest := providers.Closest(p.Code); len(closest) > 0 {
+			hint = " Did you mean " + strings.Join(closest, " or ") + "?"
+		}
+		return fmt.Errorf("there is no DNS provider %q.%s The command certsitter providers lists all", p.Code, hint)
+	}
+	describe(s.out, provider)
+	return nil
+}
+
+// describe prints one provider's variables.
+func describe(w io.Writer, p providers.Provider) {
+	fmt.Fprintf(w, "%s (provider: %s)\n%s\n", p.Name, p.Code, p.URL)
+	if p.Unfit != "" {
+		fmt.Fprintln(w, p.Unfit)
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	list := func(title string, variables []providers.Variable) {
+		if len(variables) == 0 {
+			return
+		}
+		fmt.Fprintf(table, "\n%s\n", title)
+		for _, v := range variables {
+			fmt.Fprintf(table, "  %s\t%s\n", v.Name, v.Text)
+		}
+	}
+	list("Variables", p.Credentials)
+	list("Options, each with a default", p.Options)
+	_ = table.Flush() // to a writer whose errors nobody can act on
+}
+
+type unpublishCommand struct{}
+
+// unpublishLimit bounds the whole conversation with the broker.
+const unpublishLimit = time.Minute
+
+// Run empties our topics. A daemon that runs would put them back.
+func (u *unpublishCommand) Run(ctx context.Context, s shell, c *cli) error {
+	conf, err := c.load(s, exitFailed)
+	if err != nil {
+		return err
+	}
+	if conf.MQTT.Broker == "" {
+		return errors.New("no broker is configured under mqtt, so nothing was published")
+	}
+	if _, err := page.Dial(conf.StateDir); err == nil {
+		return errors.New("a daemon is running and would publish everything again: stop it first")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, unpublishLimit, fmt.Errorf("the broker did not answer within %v", unpublishLimit))
+	defer cancel()
+	d, err := s.manual(conf)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	m := conf.MQTT
+	emptied, err := mqtt.Unpublish(ctx, mqtt.Config{
+		Broker: m.Broker, Username: m.Username, Password: m.Password, CA: m.CA, ClientCert: m.ClientCertPEM, ClientKey: m.ClientKeyPEM,
+		Topic: m.Topic, DiscoveryPrefix: m.DiscoveryPrefix, Installation: d.Sitter.Installation(), Version: worker.BuildVersion(version),
+	}, d.Sitter.Topics())
+	for _, topic := range emptied {
+		fmt.Fprintln(s.out, topic)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "%d topics were emptied.\n", len(emptied))
+	return nil
+}
+
+type schemaCommand struct{}
+
+// Run prints the schema.
+func (*schemaCommand) Run(s shell) error {
+	_, err := fmt.Fprintf(s.out, "%s\n", strings.TrimSpace(string(settings.Schema())))
+	return err
+}
+
+type healthcheckCommand struct{}
+
+const healthLimit = 5 * time.Second
+
+// Run asks the daemon's /healthz through the control socket.
+func (*healthcheckCommand) Run(ctx context.Context, s shell, c *cli) error {
+	conf, err := c.load(s, exitFailed)
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Timeout: healthLimit, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(conf.StateDir, page.SocketName))
+		},
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/healthz", nil)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("the daemon does not answer: %w", err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 1<<10))
+		return fmt.Errorf("the daemon is not well: %s", strings.TrimSpace(string(text)))
+	}
+	fmt.Fprintln(s.out, "healthy")
+	return nil
+}
+
+type versionCommand struct {
+	JSON bool `name:"json" help:"One JSON document."`
+}
+
+// versions is what the program is made of.
+type versions struct {
+	Version   string `json:"version"`
+	Commit    string `json:"commit"`
+	Go        string `json:"go"`
+	Lego      string `json:"lego"`
+	Shoutrrr  string `json:"shoutrrr"`
+	Protocol  int    `json:"protocol"`
+	Providers int    `json:"providers"`
+}
+
+// The libraries of the worker, which is another program: its go.mod is ours.
+const (
+	legoVersion     = "v4.35.2"
+	shoutrrrVersion = "v0.13.2"
+)
+
+// Run prints versions.
+func (v *versionCommand) Run(s shell) error {
+	of := versions{
+		Version: worker.BuildVersion(version), Commit: commitOf(), Go: runtime.Version(),
+		Lego: legoVersion, Shoutrrr: shoutrrrVersion, Protocol: worker.Protocol, Providers: len(providers.All()),
+	}
+	if v.JSON {
+		return writeJSON(s.out, of)
+	}
+	_, err := fmt.Fprintf(s.out, "certsitter %s\ncommit %s\n%s\nlego %s with %d DNS providers\nshoutrrr %s\n",
+		of.Version, of.Commit, of.Go, of.Lego, of.Providers, of.Shoutrrr)
+	return err
+}
+
+func commitOf() string {
+	if commit != "" {
+		return commit
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return "unknown"
+}
+
+func writeJSON(w io.Writer, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s\n", text)
+	return err
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/certsitter/certsitter/cmd/internal/sitter"
+)
+
+type statusCommand struct {
+	JSON bool `name:"json" help:"One JSON document."`
+}
+
+// Run prints what the daemon knows.
+func (k *statusCommand) Run(ctx context.Context, s shell, c *cli) error {
+	conf, err := c.load(s, exitUnknown)
+	if err != nil {
+		return err
+	}
+	var snap *sitter.Snapshot
+	err = s.ask(ctx, conf, func(a asked) error {
+		if _, alone := a.(own); alone {
+			if err := a.Check(ctx); err != nil {
+				return err
+			}
+		}
+		snap, err = a.Snapshot(ctx)
+		return err
+	})
+	if err != nil {
+		return &exit{exitUnknown, err}
+	}
+	rows := make([]row, 0, len(snap.Certificates))
+	for _, cert := range snap.Certificates {
+		rows = append(rows, rowOf(cert))
+	}
+	if k.JSON {
+		if err := writeJSON(s.out, snap); err != nil {
+			return err
+		}
+		return silentExit(codeOf(rows), len(rows))
+	}
+	for _, p := range snap.Problems {
+		fmt.Fprintf(s.out, "%s: %s %s\n", p.Severity, p.Text, p.Advice)
+	}
+	verdict := error(nil)
+	if len(rows) > 0 {
+		verdict = s.verdict(rows, false)
+	} else {
+		fmt.Fprintln(s.out, "No certificates are configured.")
+	}
+	s.more(snap)
+	return verdict
+}
+
+func silentExit(code, rows int) error {
+	if code == exitOK || rows == 0 {
+		return nil
+	}
+	return &exit{code: code}
+}
+
+// more prints next renewals, deployments, deliveries and the broker.
+func (s shell) more(snap *sitter.Snapshot) {
+	for _, c := range snap.Certificates {
+		switch {
+		case c.Renewing:
+			fmt.Fprintf(s.out, "%s is being renewed: %s\n", c.Name, c.Step)
+		case !c.NextRenewal.IsZero():
+			fmt.Fprintf(s.out, "%s is renewed next at %s. %s\n", c.Name, c.NextRenewal.Local().Format(time.DateTime), c.LastResult)
+		case c.LastResult != "":
+			fmt.Fprintf(s.out, "%s: %s\n", c.Name, c.LastResult)
+		}
+		if c.Deployment != "" {
+			fmt.Fprintf(s.out, "%s: %s\n", c.Name, c.Deployment)
+		}
+	}
+	for _, t := range snap.Targets {
+		fmt.Fprintf(s.out, "messages to %s: %s %s\n", t.ID, t.Status, t.LastError)
+	}
+	if m := snap.MQTT; m.Configured {
+		state := "connected"
+		if !m.Connected {
+			state = "not connected: " + m.Error
+		}
+		fmt.Fprintf(s.out, "broker %s: %s\n", m.Broker, state)
+	}
+}
