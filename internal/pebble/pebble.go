@@ -24,6 +24,7 @@ import (
 	"io"
 	"log"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -497,12 +498,19 @@ func (c *CA) closeDNS() {
 	}
 }
 
-// FreePort finds a TCP port of 127.0.0.1 where nobody listens.
+// FreePort finds a TCP port of 127.0.0.1 where nobody listens. It is below those
+// that Linux gives to whoever asks for any, so that it stays free until it is
+// used.
 func FreePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("free port: %w", err)
+	const first, count = 20000, 12000
+	var last error
+	for range 50 {
+		port := first + mathrand.IntN(count)
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			return port, listener.Close()
+		}
+		last = err
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("free port: %w", last)
 }
