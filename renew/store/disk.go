@@ -220,6 +220,15 @@ func (d disk) sweep(folder string) error {
 	return nil
 }
 
+// exists reports whether a name is there, be it a link that leads nowhere.
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // errNotRegular is what a pipe, a device or a folder gets in a file's place.
 var errNotRegular = errors.New("not a regular file")
 

@@ -350,7 +350,7 @@ func TestCheckWithoutRights(t *testing.T) {
 		return // the rest needs a file of another user
 	}
 	writeFile(t, target.KeyFile, []byte("secret"), 0o644)
-	if got := checkAsUser(t, target); !strings.Contains(got, "owner 0, group 0") {
+	if got := checkAsUser(t, target); !strings.Contains(got, "(user 0, group 0, -rw-r--r--)") {
 		t.Errorf("a file whose owner cannot be kept: %s", got)
 	}
 }
@@ -546,6 +546,52 @@ func TestSecondRenameFails(t *testing.T) {
 				t.Errorf("in force is %s", got)
 			}
 		})
+	}
+}
+
+// If the first cannot even be put back, the next start completes the pair.
+func TestPutBackFails(t *testing.T) {
+	ca, target := newCA(t, "Test"), targetIn(t.TempDir())
+	var hook func(string)
+	s, err := Open(t.TempDir(), Options{Step: func(name string) {
+		if hook != nil {
+			hook(name)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Install("home", obtain(t, s, ca, "home", want("home.example.org"), start.Add(-day)), target); err != nil {
+		t.Fatal(err)
+	}
+	v := obtain(t, s, ca, "home", want("home.example.org"), start)
+	folder := filepath.Dir(target.CertFile)
+	hook = func(name string) {
+		if strings.HasPrefix(name, "rename ") && strings.HasSuffix(name, "/fullchain.pem") {
+			hook = nil
+			if err := os.Rename(folder, folder+".away"); err != nil { // as if it was unmounted
+				t.Error(err)
+			}
+		}
+	}
+	if changed, err := s.Install("home", v, target); changed || !errors.Is(err, errMixed) {
+		t.Fatalf("changed %v, error %v", changed, err)
+	}
+	if err := os.Rename(folder+".away", folder); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Installed(target); !errors.Is(err, ErrMismatch) {
+		t.Fatalf("the pair is not mixed: %v", err)
+	}
+	if changed, err := s.Recover("home", target); !changed || err != nil {
+		t.Errorf("recovered %v, %v", changed, err)
+	}
+	if got := inForce(t, target); got != v.Fingerprint {
+		t.Errorf("in force is %s", got)
+	}
+	if left := leftovers(t, folder); len(left) > 0 {
+		t.Errorf("left over: %v", left)
 	}
 }
 

@@ -39,7 +39,7 @@ func checkKeystorePassword(password string) error {
 var (
 	errKeystorePassword = errors.New("keystore_password does not open it: give the password that it was made with")
 	errKeystoreDamaged  = errors.New("it is no Java keystore, or damaged: choose another path, or put a good one there")
-	errKeystoreEntries  = errors.New("it is a PKCS#12 file with other entries than " + keystoreAlias + ", which would be lost: convert it with keytool -importkeystore -deststoretype JKS")
+	errKeystoreEntries  = errors.New("it is a PKCS#12 file with other entries than " + keystoreAlias + ", which would be lost, or in a form that cannot be read: convert it with keytool -importkeystore -deststoretype JKS")
 )
 
 // readKeystore reads a Java keystore. One in PKCS#12 is fine as long as our
@@ -54,12 +54,12 @@ func readKeystore(data []byte, password string) (keystore.KeyStore, error) {
 	switch {
 	case errors.Is(err, expiry.ErrPassword):
 		return keystore.KeyStore{}, errKeystorePassword
-	case errors.Is(err, expiry.ErrUnsupported):
-		return keystore.KeyStore{}, errKeystoreDamaged
 	case isJKS(data) && (err == nil || errors.Is(err, expiry.ErrNoCertificate)):
 		return readJKS(data, password)
-	case data[0] == derSequence && (err == nil || errors.Is(err, expiry.ErrDamaged)):
-		return readKeystore12(data, password) // more than one key counts as damaged there
+	case data[0] == derSequence && err == nil:
+		return readKeystore12(data, password)
+	case data[0] == derSequence:
+		return keystore.KeyStore{}, errKeystoreEntries
 	}
 	return keystore.KeyStore{}, errKeystoreDamaged
 }

@@ -2,11 +2,8 @@ package store
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -134,12 +131,4 @@ func (s *Store) Issuances(names []string, directory string, since time.Time) ([]
 // issuanceOf is the ledger's entry for a version that was ordered for names.
 func issuanceOf(names []string, v renew.Version) issuance {
 	return issuance{Names: nameSet(names), Directory: v.Directory, Fingerprint: v.Fingerprint, At: v.StoredAt}
-}
-
-func exists(path string) (bool, error) {
-	_, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
 }

@@ -168,14 +168,14 @@ func want(names ...string) Want {
 // obtain lets a certificate be issued and stored.
 func obtain(t testing.TB, s *Store, ca *testCA, name string, w Want, from time.Time) renew.Version {
 	t.Helper()
-	v, err := order1(s, ca, name, w, from)
+	v, err := tryObtain(s, ca, name, w, from)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return v
 }
 
-func order1(s *Store, ca *testCA, name string, w Want, from time.Time) (renew.Version, error) {
+func tryObtain(s *Store, ca *testCA, name string, w Want, from time.Time) (renew.Version, error) {
 	p, err := s.Prepare(name, w)
 	if err != nil {
 		return renew.Version{}, err

@@ -62,6 +62,9 @@ type Store struct {
 	disk  disk
 	now   func() time.Time
 	gates *gates
+
+	mu     sync.Mutex // guards trials
+	trials map[string]*Store
 }
 
 // gates let one change at a time at each thing that has a name. Nothing else
@@ -145,16 +148,26 @@ func (s *Store) Close() error {
 
 // Scratch opens an area of its own for trial runs (--staging, --dry-run):
 // certificates and pending orders in it never mix with those in use, and
-// nothing in it can be installed. Accounts are shared. It ends with s.
+// nothing in it can be installed. Accounts are shared. It ends with s, and is
+// the same for the same purpose.
 func (s *Store) Scratch(purpose string) (*Store, error) {
 	if err := checkName(purpose); err != nil {
 		return nil, err
 	}
-	scratch := &Store{dir: s.dir, root: filepath.Join(s.dir, "scratch", purpose), disk: s.disk, now: s.now, gates: &gates{byName: map[string]*sync.Mutex{}}}
-	if err := scratch.prepare(); err != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if trial, ok := s.trials[purpose]; ok {
+		return trial, nil // opening it again would tidy up what it is writing
+	}
+	trial := &Store{dir: s.dir, root: filepath.Join(s.dir, "scratch", purpose), disk: s.disk, now: s.now, gates: s.gates}
+	if err := trial.prepare(); err != nil {
 		return nil, fmt.Errorf("open scratch store %s: %w", purpose, err)
 	}
-	return scratch, nil
+	if s.trials == nil {
+		s.trials = map[string]*Store{}
+	}
+	s.trials[purpose] = trial
+	return trial, nil
 }
 
 func (s *Store) scratch() bool { return s.root != s.dir }
@@ -266,7 +279,7 @@ func (s *Store) healed(name string) error {
 	return s.settle(name, versions)
 }
 
-// nameForm is CONTRACT §2's.
+// nameForm is what the configuration takes as a name.
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9_]{0,30}[a-z0-9])?$`)
 
 func checkName(name string) error {

@@ -285,9 +285,8 @@ func groupID(name string) (int, error) {
 func (p place) writeFailure(err error) error {
 	folder := filepath.Dir(p.file)
 	switch e := cause(err); {
-	case errors.Is(e, syscall.EPERM):
-		owner := fmt.Sprintf("owner %d, group %d", p.give.uid, p.give.gid)
-		return fmt.Errorf("%s %s: certsitter (user %d) cannot give the file its owner (%s): run certsitter as root or as that user, or change owner and group", p.key, p.path, os.Geteuid(), owner)
+	case errors.Is(e, fs.ErrPermission) && gives(err):
+		return fmt.Errorf("%s %s: certsitter (user %d) cannot give the file its owner and mode (user %d, group %d, %v): run certsitter as root or as that user, or change owner, group and key_mode", p.key, p.path, os.Geteuid(), p.give.uid, p.give.gid, p.give.mode)
 	case errors.Is(e, fs.ErrPermission):
 		return fmt.Errorf("%s %s: certsitter (user %d) may not write into the folder %s: give it the right to, or choose another path", p.key, p.path, os.Geteuid(), folder)
 	case errors.Is(e, syscall.EROFS):
@@ -297,6 +296,12 @@ func (p place) writeFailure(err error) error {
 	default:
 		return fmt.Errorf("%s %s: cannot be written: %w", p.key, p.path, e)
 	}
+}
+
+// gives reports whether it was a file's owner or mode that could not be set.
+func gives(err error) bool {
+	e, ok := errors.AsType[*fs.PathError](err)
+	return ok && (e.Op == "chown" || e.Op == "chmod")
 }
 
 // Check tries everything that an installation needs, before an order is

@@ -19,7 +19,7 @@ import (
 	"github.com/certsitter/certsitter/renew"
 )
 
-// keepVersions is how many versions of a certificate are kept (CONTRACT §3).
+// keepVersions is how many versions of a certificate are kept.
 const keepVersions = 3
 
 // The files of a version.
@@ -95,11 +95,17 @@ func (s *Store) Versions(name string) ([]renew.Version, error) {
 // Current returns the version that is to be installed, by the pointer; if
 // that one is missing or broken, the newest whole one. False: there is none.
 func (s *Store) Current(name string) (renew.Version, bool, error) {
+	if err := checkName(name); err != nil {
+		return renew.Version{}, false, err
+	}
+	if v, err := loadVersion(s.folder(name), s.pointer(name)); err == nil {
+		return v.Version, true, nil
+	}
 	all, err := s.load(name)
 	if len(all) == 0 {
 		return renew.Version{}, false, err
 	}
-	return s.current(name, all).Version, true, nil
+	return all[len(all)-1].Version, true, nil
 }
 
 // current picks from all, which is not empty.
