@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -116,24 +118,23 @@ func (s *session) clean(text string) string {
 
 // redacted takes the provider's and the external account's secrets out: at
 // least 14 of lego's providers quote them in errors. Short values stay, they
-// are numbers and switches.
+// are numbers and switches, and so do the zones of the order's names.
 func (s *session) redacted(text string) string {
 	const shortest = 6
-	for _, value := range append(values(s.request.Env), s.request.EABHMAC) {
-		if len(value) < shortest {
-			continue
-		}
-		text = strings.ReplaceAll(text, value, "[redacted]")
-		text = strings.ReplaceAll(text, url.QueryEscape(value), "[redacted]")
+	secrets := append(slices.Collect(maps.Values(s.request.Env)), s.request.EABHMAC)
+	secrets = slices.DeleteFunc(secrets, func(v string) bool { return len(v) < shortest || s.isZone(v) })
+	// The longest first: one may be the beginning of another.
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+	for _, secret := range secrets {
+		text = strings.ReplaceAll(text, secret, "[redacted]")
+		text = strings.ReplaceAll(text, url.QueryEscape(secret), "[redacted]")
 	}
 	return text
 }
 
-func values(m map[string]string) (all []string) {
-	for _, value := range m {
-		all = append(all, value)
-	}
-	return all
+func (s *session) isZone(value string) bool {
+	zone := "." + strings.ToLower(strings.Trim(value, "."))
+	return slices.ContainsFunc(s.names, func(name string) bool { return strings.HasSuffix("."+name, zone) })
 }
 
 // outcome is what the caller gets for an error: the context's cause if it was
@@ -143,7 +144,7 @@ func (s *session) outcome(err error) error {
 		return nil
 	}
 	if errors.Is(s.ctx.Err(), context.Canceled) {
-		return fmt.Errorf("order stopped: %w", context.Cause(s.ctx))
+		return fmt.Errorf("stopped: %w", context.Cause(s.ctx))
 	}
 	fault := s.fault(renew.StepOrder, "", err)
 	fault.OrderGone = fault.OrderGone || s.orderGone

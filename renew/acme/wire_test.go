@@ -140,14 +140,17 @@ func TestOnlyHTTPS(t *testing.T) {
 }
 
 func TestClean(t *testing.T) {
-	s := &session{request: renew.OrderRequest{EABHMAC: "hmac-secret", Env: map[string]string{"TOKEN": "to/ken+secret", "TTL": "120"}}}
+	s := &session{names: []string{"home.example.org"}, request: renew.OrderRequest{EABHMAC: "hmac-secret", Env: map[string]string{
+		"TOKEN": "to/ken+secret", "TTL": "120", "ZONE": "Example.org.", "USER": "to/ken", "LONG": "hmac-secret-and-more",
+	}}}
 	for text, want := range map[string]string{
-		"plain":                             "plain",
-		" a\r\n\tb\x00c\x1b[31m ":           "a b c [31m",
-		"ttl 120, url ?t=to%2Fken%2Bsecret": "ttl 120, url ?t=[redacted]",
-		"to/ken+secret and hmac-secret":     "[redacted] and [redacted]",
-		strings.Repeat("ä", 1100):           strings.Repeat("ä", 1000) + "…",
-		"\xff\xfe":                          "",
+		"hmac-secret-and-more, Example.org.": "[redacted], Example.org.",
+		"plain":                              "plain",
+		" a\r\n\tb\x00c\x1b[31m ":            "a b c [31m",
+		"ttl 120, url ?t=to%2Fken%2Bsecret":  "ttl 120, url ?t=[redacted]",
+		"to/ken+secret and hmac-secret":      "[redacted] and [redacted]",
+		strings.Repeat("ä", 1100):            strings.Repeat("ä", 1000) + "…",
+		"\xff\xfe":                           "",
 	} {
 		if got := s.clean(text); got != want {
 			t.Errorf("%.40q: %.40q, want %.40q", text, got, want)
