@@ -63,9 +63,10 @@ type Store struct {
 	now   func() time.Time
 	gates *gates
 
-	mu     sync.Mutex // guards trials
-	trials map[string]*Store
+	trials map[string]*Store // by purpose; guarded by the gate scratchGate
 }
+
+const scratchGate = "/scratch"
 
 // gates let one change at a time at each thing that has a name. Nothing else
 // waits, so an installation on a folder that hangs stops no other one.
@@ -146,7 +147,8 @@ func (s *Store) Close() error {
 	return s.lock.Close()
 }
 
-// Scratch opens an area of its own for trial runs (--staging, --dry-run):
+// Scratch opens an area of its own for trial runs (--staging, --dry-run), with
+// a purpose spelled like a certificate's name, such as "staging" or "dry_run":
 // certificates and pending orders in it never mix with those in use, and
 // nothing in it can be installed. Accounts are shared. It ends with s, and is
 // the same for the same purpose.
@@ -154,8 +156,7 @@ func (s *Store) Scratch(purpose string) (*Store, error) {
 	if err := checkName(purpose); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.gates.lock(scratchGate)()
 	if trial, ok := s.trials[purpose]; ok {
 		return trial, nil // opening it again would tidy up what it is writing
 	}
@@ -225,15 +226,21 @@ func (s *Store) prepare() error {
 // tidy cleans up after a crash. What cannot be cleaned now, on a full disk,
 // is in nobody's way, and a daemon that does not start could not tell of it.
 func (s *Store) tidy() {
-	_ = s.disk.sweep(s.accounts())
-	_ = s.disk.sweep(s.certificates())
-	accounts, _ := os.ReadDir(s.accounts())
-	for _, e := range accounts {
-		_ = s.disk.sweep(filepath.Join(s.accounts(), e.Name()))
+	if !s.scratch() { // otherwise somebody may be writing an account now
+		s.tidyAccounts()
 	}
+	_ = s.disk.sweep(s.certificates())
 	names, _ := s.Names()
 	for _, name := range names {
 		_ = s.heal(name)
+	}
+}
+
+func (s *Store) tidyAccounts() {
+	_ = s.disk.sweep(s.accounts())
+	accounts, _ := os.ReadDir(s.accounts())
+	for _, e := range accounts {
+		_ = s.disk.sweep(filepath.Join(s.accounts(), e.Name()))
 	}
 }
 
