@@ -31,7 +31,7 @@ func browser(t *testing.T) context.Context {
 	options := append(chromedp.DefaultExecAllocatorOptions[:], // without background networking already
 		chromedp.ExecPath(program),
 		chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("no-sandbox", os.Geteuid() == 0), // it refuses to be root otherwise
+		chromedp.NoSandbox, // root and containers have none; it sees nothing but our page
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-domain-reliability", true),
 		chromedp.Flag("no-proxy-server", true),
