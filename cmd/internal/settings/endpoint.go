@@ -5,37 +5,25 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/certsitter/certsitter/expiry/probe"
 )
 
-// probed are the schemes of URLs that certificates are read from.
-var probed = []string{
-	"https", "smtp", "smtps", "imap", "imaps", "pop3", "pop3s", "ftp", "ftps", "ldap", "ldaps", "postgres", "mqtt", "mqtts",
-}
-
-// splitHostPort wants host:port with a host that can be dialled. Errors are
+// checkHostPort wants host:port with a host that can be dialled. Errors are
 // sentences without the text itself.
-func splitHostPort(s string) (host string, port int, err error) {
+func checkHostPort(s string) error {
 	host, digits, err := net.SplitHostPort(s)
 	if err != nil {
-		if ip, e := netip.ParseAddr(s); e == nil && ip.Is6() {
-			return "", 0, fmt.Errorf("needs a port: [%s]:443", s)
-		}
-		if !strings.Contains(s, ":") {
-			return "", 0, fmt.Errorf("needs a port: %s:443", s)
-		}
-		return "", 0, errors.New("needs host:port; an IPv6 address goes in [brackets]")
+		return errors.New("needs host:port; an IPv6 address goes in [brackets]")
 	}
-	if port, err = portNumber(digits, 1); err != nil {
-		return "", 0, err
+	if _, err = portNumber(digits, 1); err != nil {
+		return err
 	}
-	if err := checkDialled(host); err != nil {
-		return "", 0, err
-	}
-	return host, port, nil
+	return checkDialled(host)
 }
 
 func portNumber(digits string, lowest int) (int, error) {
@@ -65,31 +53,13 @@ func checkDialled(host string) error {
 	return nil
 }
 
-// checkURL wants scheme://host[:port] with a scheme that can be probed.
-func checkURL(s string) error {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil:
-		return errors.New("is no URL that can be read")
-	case !contains(probed, u.Scheme):
-		return fmt.Errorf("%s:// can not be looked at: needs host:port or one of %s", u.Scheme, strings.Join(probed, ", "))
-	case u.User != nil:
-		return errors.New("holds a user or a password: certificates are looked at without one")
-	case u.Port() != "":
-		if _, err := portNumber(u.Port(), 1); err != nil {
-			return err
-		}
+// checkTarget wants what the probe can look at.
+func checkTarget(s string) error {
+	_, err := probe.ParseTarget(s)
+	if err == nil {
+		return nil
 	}
-	return checkDialled(u.Hostname())
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
+	return errors.New(strings.TrimSuffix(err.Error(), "."))
 }
 
 // checkEndpoints checks where a certificate is served.
@@ -100,27 +70,12 @@ func checkEndpoints(p place, cert *Certificate) {
 		if !at.ok() {
 			continue
 		}
-		name, address, named := strings.Cut(e, "@")
-		if !named {
-			name, address = "", e
-		}
-		var err error
-		if strings.Contains(e, "://") {
-			err, named = checkURL(e), true
-		} else {
-			_, _, err = splitHostPort(address)
-		}
-		if err == nil && name != "" && !strings.Contains(e, "://") {
-			err = checkDialled(name)
-		}
-		switch {
+		switch err := checkTarget(e); {
 		case err != nil:
 			at.refuse("%s", err)
-		case named && name == "":
-			at.refuse("has nothing before the @: write name@host:port")
 		case seen[e]:
 			at.refuse("is there already: remove one")
-		case !named && cert.ServerName() == "" && len(cert.Domains) > 0:
+		case !strings.Contains(e, "@") && cert.ServerName() == "" && len(cert.Domains) > 0:
 			at.refuse("needs a name to ask for, since all domains are wildcards: www%s@%s", strings.TrimPrefix(cert.Domains[0], "*"), e)
 		}
 		seen[e] = true
@@ -142,32 +97,28 @@ func (c *checker) checkSource(p place, w *Watch) {
 	switch {
 	case strings.HasPrefix(w.Source, "file://"):
 		at.refuse("write the path alone, without file://")
-	case strings.Contains(w.Source, "://"):
-		if err := checkURL(w.Source); err != nil {
-			at.refuse("%s", err)
-		}
-	case isPath(w.Source):
+	case !strings.Contains(w.Source, "://") && isPath(w.Source):
 		w.File = true
 		w.Source = absolute(c.folder, w.Source)
-		if _, err := filepath.Match(filepath.Base(w.Source), ""); err != nil {
+		_, missing := c.env.Stat(w.Source) // a path is itself first, and a pattern only then
+		if _, err := filepath.Match(w.Source, ""); err != nil && missing != nil {
 			at.refuse("is no pattern that can match: a [ is opened and not closed")
 		}
+	case !strings.Contains(w.Source, ":"):
+		at.refuse("%.80q has neither a port, as in nas.local:443, nor is it a path that begins with / or ./", w.Source)
 	default:
-		if _, _, err := splitHostPort(lastPart(w.Source)); err != nil {
-			at.refuse("%s, or a path that begins with / or ./", err)
+		if err := checkTarget(w.Source); err != nil {
+			at.refuse("%s", err)
 		}
 	}
 	c.checkSourceKeys(p, w)
 }
 
-// lastPart of [name@]host:port.
-func lastPart(s string) string { return s[strings.LastIndex(s, "@")+1:] }
-
 func isPath(s string) bool {
 	if strings.ContainsAny(s, "/*?") || strings.HasPrefix(s, ".") {
 		return true
 	}
-	return contains(certificateFiles, strings.ToLower(filepath.Ext(s)))
+	return slices.Contains(certificateFiles, strings.ToLower(filepath.Ext(s)))
 }
 
 // checkSourceKeys refuses what has no meaning for this kind of source.

@@ -89,10 +89,13 @@ func harmless(lines []string) bool {
 	return true
 }
 
+// anyKey is what looks like a key or a variable; https:// does not.
+var anyKey = regexp.MustCompile(`([A-Za-z_]+)["']?\s*(?:=|:(?:[^/]|$))`)
+
 // onlyKey: no other key stands in the line.
 func onlyKey(line, key string) bool {
-	for _, w := range regexp.MustCompile(`([A-Za-z_]+)["']?\s*[:=]`).FindAllStringSubmatch(line, -1) {
-		if w[1] != key && !slices.Contains(probed, w[1]) {
+	for _, w := range anyKey.FindAllStringSubmatch(line, -1) {
+		if w[1] != key {
 			return false
 		}
 	}

@@ -181,7 +181,7 @@ func checkResolvers(p place, servers []string) []string {
 		} else if !strings.Contains(s, ":") {
 			address = s + ":53"
 		}
-		if _, _, err := splitHostPort(address); err != nil {
+		if err := checkHostPort(address); err != nil {
 			at.refuse("is no name server: needs an address like 192.0.2.53, with a port if it is not 53")
 		}
 		out[i] = address

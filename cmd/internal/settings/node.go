@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -272,10 +273,7 @@ func (r *reader) entries(out *node, path string, values []*ast.MappingValueNode,
 			r.report.add(at, out.order, path, "a key must be a plain word; YAML's << and ? are not understood here")
 			continue
 		}
-		under := key
-		if path != "" {
-			under = path + "." + key
-		}
+		under := join(path, key)
 		if earlier, twice := out.entry(key); twice {
 			r.report.add(at, out.order, under, fmt.Sprintf("is given twice, in line %d too: keep one", earlier.line))
 			continue
@@ -316,6 +314,20 @@ func keyText(k ast.MapKeyNode) (string, bool) {
 	return "", false
 }
 
+// wordPattern is what may be a key. Anything else may be a secret that slipped
+// to the wrong side of a colon, and is not shown.
+var wordPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
+
+func join(path, key string) string {
+	if !wordPattern.MatchString(key) {
+		key = "…"
+	}
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
 // alias resolves *name. A wildcard domain without quotes looks like one.
 func (r *reader) alias(path string, v *ast.AliasNode, out *node, depth int) *node {
 	name := ""
@@ -325,11 +337,11 @@ func (r *reader) alias(path string, v *ast.AliasNode, out *node, depth int) *nod
 	if target, ok := r.anchors[name]; ok {
 		return r.convert(path, target, depth+1)
 	}
-	if strings.HasPrefix(name, ".") {
+	if strings.HasPrefix(name, ".") && strings.Contains(path, ".domains[") {
 		r.report.add(out.line, out.order, path, fmt.Sprintf("write \"*%s\" in quotes: a star begins something else in YAML", name))
 		return out
 	}
-	r.report.add(out.line, out.order, path, fmt.Sprintf("*%s names an anchor that does not exist: text that begins with a star needs quotes", name))
+	r.report.add(out.line, out.order, path, "begins with a star, which means something else in YAML: put it in quotes")
 	return out
 }
 
@@ -340,7 +352,7 @@ func (r *reader) tag(path string, v *ast.TagNode, out *node, depth int) *node {
 		inner = r.convert(path, v.Value, depth+1)
 	}
 	scalar := inner.kind != null && inner.text != ""
-	switch tag := v.Start.Value; tag {
+	switch v.Start.Value {
 	case "!env":
 		if !scalar {
 			r.report.add(out.line, out.order, path, "!env needs the name of a variable: !env NAME")
@@ -376,7 +388,7 @@ func (r *reader) tag(path string, v *ast.TagNode, out *node, depth int) *node {
 	case "!secret":
 		r.report.add(out.line, out.order, path, "!secret is understood by Home Assistant only: use !env NAME or !file PATH")
 	default:
-		r.report.add(out.line, out.order, path, fmt.Sprintf("the tag %s is not known: !env NAME and !file PATH are", tag))
+		r.report.add(out.line, out.order, path, "begins with !, which means something else in YAML: put it in quotes; only !env NAME and !file PATH are known")
 	}
 	return out
 }

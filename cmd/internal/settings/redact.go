@@ -218,7 +218,7 @@ func spellings(s string) []string {
 
 func escapings(s string) []string {
 	quoted := strconv.Quote(s)
-	out := []string{s, url.QueryEscape(s), url.PathEscape(s), url.UserPassword("", s).String()[1:],
+	out := []string{s, url.QueryEscape(s), url.PathEscape(s), (&url.URL{Path: s}).EscapedPath(), url.UserPassword("", s).String()[1:],
 		quoted[1 : len(quoted)-1], html.EscapeString(s)}
 	out = append(out, jsonSpellings(s)...)
 	for _, form := range out {

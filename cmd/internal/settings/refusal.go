@@ -101,11 +101,7 @@ func (p place) given() bool { return p.node != nil && p.node.kind != null }
 
 // key is the place of a key in a section.
 func (p place) key(name string) place {
-	path := name
-	if p.path != "" {
-		path = p.path + "." + name
-	}
-	child := place{path: path, line: p.line, order: p.order, report: p.report}
+	child := place{path: join(p.path, name), line: p.line, order: p.order, report: p.report}
 	if e, ok := p.node.entry(name); ok {
 		child.node, child.line, child.order = e.value, e.line, e.value.order
 	}

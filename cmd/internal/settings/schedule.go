@@ -87,17 +87,49 @@ func (s Schedule) IsZero() bool { return s.passes == nil }
 // String is the expression as it was written.
 func (s Schedule) String() string { return s.spec }
 
-// Next is the first pass after now. Without a schedule it is now.
+// Next is the first pass after now. Without a schedule it is now. A pass in the
+// hour that clocks skip in spring is made an hour later, one in the hour that
+// comes twice in autumn is made once.
 func (s Schedule) Next(now time.Time) time.Time {
 	if s.IsZero() {
 		return now
 	}
-	next := s.passes.Next(now.In(s.zone))
-	if next.IsZero() {
-		// February 29 is up to eight years away, and the parser looks five ahead.
-		next = s.passes.Next(now.In(s.zone).AddDate(5, 0, 0))
+	if _, everySoOften := s.passes.(cron.ConstantDelaySchedule); everySoOften {
+		return s.passes.Next(now)
 	}
-	return next
+	// The library counts in UTC what the clocks on the wall show. With zones it
+	// loops for ever where a day is missing (Pacific/Apia, 30 December 2011).
+	wall := onWall(now.In(s.zone))
+	for {
+		wall = s.after(wall)
+		if t := offWall(wall, s.zone); t.After(now) {
+			return t
+		}
+	}
+}
+
+// after is the next pass. February 29 is up to eight years away around 2100,
+// and the library looks five ahead.
+func (s Schedule) after(wall time.Time) time.Time {
+	if next := s.passes.Next(wall); !next.IsZero() {
+		return next
+	}
+	return s.passes.Next(wall.AddDate(5, 0, 0))
+}
+
+// onWall is what the clocks show at t, as if they were in UTC.
+func onWall(t time.Time) time.Time {
+	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
+}
+
+// offWall is when the clocks in loc show wall. If they skip it, it is as much
+// later as they skip.
+func offWall(wall time.Time, loc *time.Location) time.Time {
+	t := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), wall.Second(), 0, loc)
+	if skipped := wall.Sub(onWall(t)); skipped > 0 {
+		return t.Add(skipped)
+	}
+	return t
 }
 
 // Equal reports that both have the same passes.
