@@ -1,0 +1,34 @@
+# Certsitter. The two commands that matter: make demo, make test.
+
+GO         ?= go
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT     ?= $(shell git rev-parse HEAD 2>/dev/null)
+BUILT      ?= $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
+LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.built=$(BUILT)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build demo test check bench fuzz tools clean
+
+build: ## both programs, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/certsitter ./cmd/certsitter-worker
+
+demo: ## the main job with a test CA and a broker of its own
+	$(GO) run ./cmd/demo
+
+test: tools ## everything: installs what the tests need, then format, vet, staticcheck, race and end-to-end tests
+	./scripts/test
+
+check: ## the quick part of test: format, vet, staticcheck
+	./scripts/check
+
+bench: ## speed, memory and size beside their lower bounds
+	./scripts/bench
+
+fuzz: ## every fuzz test for half a minute
+	./scripts/fuzz 30s
+
+tools: ## what the tests need beside Go
+	./scripts/tools
+
+clean:
+	rm -rf bin
