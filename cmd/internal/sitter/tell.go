@@ -28,7 +28,9 @@ func (s *Sitter) facts(now time.Time, j *job) expiry.Facts {
 		ForeignClient: e.Foreign,
 		HasActions:    len(j.actions) > 0, ActionAdvice: actionAdvice(j.actions),
 	}
-	if d := s.decide(now, j); d.Reason != renew.Fresh {
+	// An attempt that is being made is not overdue: after a long sleep the catching
+	// up comes before the alarm. It is bounded, and fails if it takes too long.
+	if d := s.decide(now, j); d.Reason != renew.Fresh && !j.running {
 		f.DueAt = d.Planned
 	}
 	if d := e.Deployment; d != nil {
@@ -179,6 +181,9 @@ func (s *Sitter) subject(now time.Time, key, label string, f expiry.Facts, e *en
 	}
 	if worst == expiry.Unknown && expiry.Alarming(now, f, problems) {
 		worst = expiry.Warning // an hour without knowing is worth a message
+	}
+	if d := e.Deployment; d != nil && d.Stage != deployed && worst < expiry.Warning {
+		out.Unknown = true // renewed is not yet served: it is fine again when it was seen
 	}
 	out.Severity = severities[worst]
 	if len(problems) > 0 {

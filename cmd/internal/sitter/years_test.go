@@ -59,11 +59,12 @@ type earth struct {
 	ca    *x509.Certificate
 
 	mu       sync.Mutex // guards the rest
-	diary    []string
+	diary    []line
 	starts   []time.Time // of orders
 	issued   []time.Time
 	ends     map[string]time.Time // notAfter by ARI certificate id
 	messages int
+	failures int           // of attempts since the last success
 	lowest   time.Duration // least life that an installed certificate had at a renewal
 	serial   int64
 	wrong    time.Duration // what the wall clock is off
@@ -113,7 +114,26 @@ func (w *earth) write(format string, args ...any) {
 	age := w.age()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.diary = append(w.diary, fmt.Sprintf("day %d: ", age/day)+fmt.Sprintf(format, args...))
+	w.diary = append(w.diary, line{age, fmt.Sprintf("day %d: ", age/day) + fmt.Sprintf(format, args...)})
+}
+
+// A line of the diary.
+type line struct {
+	at   time.Duration
+	text string
+}
+
+// pages are the diary in the order of time; what happened at one instant is in
+// the order of the alphabet, since the world has no other.
+func (w *earth) pages() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	slices.SortStableFunc(w.diary, func(a, b line) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.text, b.text)) })
+	var text strings.Builder
+	for _, l := range w.diary {
+		text.WriteString(l.text + "\n")
+	}
+	return strings.TrimSpace(text.String())
 }
 
 func in(spans []span, age time.Duration) bool {
@@ -303,6 +323,12 @@ func conf(t *testing.T, dir, schedule string, edit func(*settings.Settings)) *se
 	if err := os.MkdirAll(filepath.Join(dir, "ssl"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// The same instant in every ARI window, each time.
+	m := newMemory()
+	m.Installation = "5eed5e"
+	if err := (stateFile{filepath.Join(dir, "state.json")}).save(m); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
@@ -323,8 +349,9 @@ func (w *earth) live(t *testing.T, dir string, s *settings.Settings, until time.
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), until-w.age())
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	go w.endAt(ctx, until, cancel)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -339,20 +366,39 @@ func (w *earth) live(t *testing.T, dir string, s *settings.Settings, until time.
 	return sitter.Snapshot()
 }
 
+// endAt ends a life when the world is that old, by its own time: it may sleep.
+func (w *earth) endAt(ctx context.Context, age time.Duration, end func()) {
+	for left := age - w.age(); left > 0; left = age - w.age() {
+		select {
+		case <-time.After(left):
+		case <-ctx.Done():
+			return
+		}
+	}
+	end()
+}
+
 // note writes what the loop says into the diary.
 func (w *earth) note(e Event) {
 	switch e.Kind {
 	case "renewed":
 		c := w.inUse()
 		if c == nil {
-			w.write("renewed, the first one")
 			return
 		}
 		left := c.Left(w.now())
+		if w.failures > 0 {
+			w.write("renewed after %d failures", w.failures)
+		}
 		w.mu.Lock()
+		w.failures = 0
 		w.lowest = min(w.lowest, left)
 		w.mu.Unlock()
-	case "renewal_failed", "deployed", "deploy_failed", "warning", "critical", "expired", "resolved":
+	case "renewal_failed":
+		w.mu.Lock()
+		w.failures++
+		w.mu.Unlock()
+	case "deploy_failed":
 		w.write("%s", e.Kind)
 	}
 }
@@ -398,7 +444,7 @@ func TestFiveHealthyYears(t *testing.T) {
 				snap := w.live(t, dir, conf(t, dir, c.schedule, nil), c.years)
 				t.Logf("%d renewals, at least %.3f days left", len(w.issued), w.lowest.Hours()/24)
 				if w.messages != 0 {
-					t.Errorf("somebody was told: %s", strings.Join(w.diary, "\n"))
+					t.Errorf("somebody was told: %s", w.pages())
 				}
 				if len(w.starts) != len(w.issued) {
 					t.Errorf("%d orders for %d certificates", len(w.starts), len(w.issued))
@@ -420,21 +466,183 @@ func TestFiveHealthyYears(t *testing.T) {
 // A CA that is out of order for a while, told as a diary.
 func TestOutages(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		until time.Duration
-		edit  func(*earth)
-		want  string
+		name     string
+		lifetime time.Duration
+		until    time.Duration
+		edit     func(*earth)
+		want     string
 	}{
-		{"one day: a notice, nobody is told", 70 * day, func(w *earth) { w.refuses = []span{{59 * day, 60 * day}} }, ``},
+		{"a day: nobody is told", 90 * day, 70 * day, func(w *earth) { w.refuses = []span{{59 * day, 60 * day}} }, `
+day 60: renewed after 4 failures`},
+		{"a week: nobody is told", 90 * day, 70 * day, func(w *earth) { w.refuses = []span{{59 * day, 66 * day}} }, `
+day 66: renewed after 10 failures`},
+		{"two weeks", 90 * day, 80 * day, func(w *earth) { w.refuses = []span{{58 * day, 72 * day}} }, `
+day 68: told: Certificate home.example.org: renewal fails, 20 days left
+day 71: told: Reminder: Certificate home.example.org: renewal fails, 17 days left
+day 72: renewed after 17 failures
+day 72: told: Certificate home.example.org is fine again, 89 days left`},
+		{"four weeks", 90 * day, 95 * day, func(w *earth) { w.refuses = []span{{58 * day, 86 * day}} }, `
+day 68: told: Certificate home.example.org: renewal fails, 20 days left
+day 71: told: Reminder: Certificate home.example.org: renewal fails, 17 days left
+day 74: told: Reminder: Certificate home.example.org: renewal fails, 14 days left
+day 77: told: Reminder: Certificate home.example.org: renewal fails, 11 days left
+day 80: told: Reminder: Certificate home.example.org: renewal fails, 8 days left
+day 82: told: URGENT: certificate home.example.org: renewal fails, 6 days left
+day 83: told: URGENT: certificate home.example.org: renewal fails, 5 days left
+day 84: told: URGENT: certificate home.example.org: renewal fails, 4 days left
+day 85: told: URGENT: certificate home.example.org: renewal fails, 3 days left
+day 86: renewed after 31 failures
+day 86: told: Certificate home.example.org is fine again, 89 days left`},
+		{"until it has expired", 90 * day, 93 * day, func(w *earth) { w.refuses = []span{{80 * day, 91 * day}, {58 * day, 80 * day}} }, `
+day 68: told: Certificate home.example.org: renewal fails, 20 days left
+day 71: told: Reminder: Certificate home.example.org: renewal fails, 17 days left
+day 74: told: Reminder: Certificate home.example.org: renewal fails, 14 days left
+day 77: told: Reminder: Certificate home.example.org: renewal fails, 11 days left
+day 80: told: Reminder: Certificate home.example.org: renewal fails, 8 days left
+day 82: told: URGENT: certificate home.example.org: renewal fails, 6 days left
+day 83: told: URGENT: certificate home.example.org: renewal fails, 5 days left
+day 84: told: URGENT: certificate home.example.org: renewal fails, 4 days left
+day 85: told: URGENT: certificate home.example.org: renewal fails, 3 days left
+day 86: told: URGENT: certificate home.example.org: renewal fails, 2 days left
+day 87: told: URGENT: certificate home.example.org: renewal fails, 1 day left
+day 88: told: URGENT: certificate home.example.org: renewal fails, less than a day left
+day 89: told: EXPIRED: certificate home.example.org, less than a day ago
+day 90: told: EXPIRED: certificate home.example.org, 1 day ago
+day 91: renewed after 71 failures
+day 91: told: Certificate home.example.org is fine again, 89 days left`},
+		{"45 days, for two weeks", 45 * day, 50 * day, func(w *earth) { w.refuses = []span{{29 * day, 43 * day}} }, `
+day 34: told: Certificate home.example.org: renewal fails, 10 days left
+day 37: told: Reminder: Certificate home.example.org: renewal fails, 7 days left
+day 40: told: Reminder: Certificate home.example.org: renewal fails, 4 days left
+day 41: told: URGENT: certificate home.example.org: renewal fails, 3 days left
+day 42: told: URGENT: certificate home.example.org: renewal fails, 2 days left
+day 43: renewed after 22 failures
+day 43: told: Certificate home.example.org is fine again, 44 days left`},
+		{"six days, for two: nobody is told", 6 * day, 10 * day, func(w *earth) { w.refuses = []span{{2 * day, 4 * day}} }, `
+day 4: renewed after 6 failures`},
+		{"no network for a month: nobody can be told", 90 * day, 100 * day, func(w *earth) { w.lost = []span{{58 * day, 88 * day}} }, `
+day 88: renewed after 37 failures`},
+		{"from the first day", 90 * day, 5 * day, func(w *earth) { w.refuses = []span{{0, 3 * day}} }, `
+day 0: told: Certificate home.example.org: there is none yet
+day 1: told: URGENT: certificate home.example.org: there is none yet
+day 2: told: URGENT: certificate home.example.org: there is none yet
+day 3: told: Certificate home.example.org is fine again, 89 days left`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := folder(t)
+			synctest.Test(t, func(t *testing.T) {
+				w := newEarth(t, c.lifetime)
+				c.edit(w)
+				w.live(t, dir, conf(t, dir, "", nil), c.until)
+				if got := w.pages(); got != strings.TrimSpace(c.want) {
+					t.Errorf("got:\n%s\nwant:\n%s", got, c.want)
+				}
+				if n := mostIn(w.starts, time.Hour); n > 4 {
+					t.Errorf("%d attempts within an hour", n)
+				}
+			})
+		})
+	}
+}
+
+// A server that does not take the new certificate, and one that does so late.
+func TestServedIsNotInstalled(t *testing.T) {
+	with := func(window string) func(*settings.Settings) {
+		return func(s *settings.Settings) {
+			action, err := settings.ParseAction("restart nginx")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Certificates[0].After = []settings.Action{action}
+			s.Certificates[0].Endpoints = []string{"home.example.org:443"}
+			if s.RestartWindow, err = settings.ParseWindow(window); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		reload bool
+		window string
+		want   string
+	}{
+		{"the server takes it", true, "", ``},
+		{"it takes it at night", true, "03:00-05:00", ``},
+		{"it does not take it", false, "", `
+day 59: told: Certificate home.example.org: the old one is still served, 30 days left`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := folder(t)
+			synctest.Test(t, func(t *testing.T) {
+				w := newEarth(t, 90*day)
+				time.AfterFunc(30*day, func() { w.mu.Lock(); defer w.mu.Unlock(); w.reload = c.reload })
+				w.live(t, dir, conf(t, dir, "", with(c.window)), 61*day)
+				if got := w.pages(); got != strings.TrimSpace(c.want) {
+					t.Errorf("got:\n%s\nwant:\n%s", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// A clock that cannot be believed: nothing is judged, renewed or sent.
+func TestClocks(t *testing.T) {
+	wrong := func(w *earth, d time.Duration) func() {
+		return func() { w.mu.Lock(); defer w.mu.Unlock(); w.wrong = d }
+	}
+	sleeps := func(w *earth, d time.Duration) func() {
+		return func() { w.mu.Lock(); defer w.mu.Unlock(); w.slept += d }
+	}
+	for _, c := range []struct {
+		name   string
+		until  time.Duration
+		edit   func(*earth)
+		orders int
+		status string // in the end
+		want   string
+	}{
+		{"a jump ahead of a year", 20 * day, func(w *earth) {
+			time.AfterFunc(10*day, wrong(w, 400*day))
+			time.AfterFunc(10*day+3*time.Hour, wrong(w, 0))
+		}, 1, "ok", ``},
+		{"a jump ahead that stays", 20 * day, func(w *earth) { time.AfterFunc(10*day, wrong(w, 400*day)) }, 1, "unknown", ``},
+		{"a jump back of two years", 20 * day, func(w *earth) {
+			time.AfterFunc(10*day, wrong(w, -700*day))
+			time.AfterFunc(12*day, wrong(w, 0))
+		}, 1, "ok", ``},
+		{"back beyond the build, without a network", 20 * day, func(w *earth) {
+			w.lost = []span{{10 * day, 13 * day}}
+			time.AfterFunc(10*day, wrong(w, -20000*day))
+			time.AfterFunc(12*day, wrong(w, 0))
+		}, 1, "ok", ``},
+		{"a boot in 1970, NTP after an hour", 5 * day, func(w *earth) {
+			w.wrong = -20000 * day
+			time.AfterFunc(time.Hour, wrong(w, 0))
+		}, 1, "ok", ``},
+		{"asleep for a month when it was due", 95 * day, func(w *earth) {
+			time.AfterFunc(50*day, sleeps(w, 31*day)) // it wakes with 8 days left
+		}, 2, "ok", `
+`},
+		{"asleep every night", 70 * day, func(w *earth) {
+			for n := range 50 {
+				time.AfterFunc(time.Duration(n)*16*time.Hour, sleeps(w, 8*time.Hour))
+			}
+		}, 2, "ok", ``},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := folder(t)
 			synctest.Test(t, func(t *testing.T) {
 				w := newEarth(t, 90*day)
 				c.edit(w)
-				w.live(t, dir, conf(t, dir, "", nil), c.until)
-				if got := strings.Join(w.diary, "\n"); got != strings.TrimSpace(c.want) {
-					t.Errorf("got:\n%s\nwant:\n%s", got, cmp.Or(c.want, "nothing"))
+				snap := w.live(t, dir, conf(t, dir, "", nil), c.until)
+				if got := w.pages(); got != strings.TrimSpace(c.want) {
+					t.Errorf("got:\n%s\nwant:\n%s", got, c.want)
+				}
+				if len(w.starts) != c.orders {
+					t.Errorf("%d orders, want %d", len(w.starts), c.orders)
+				}
+				if snap.Status != c.status {
+					t.Errorf("status %s, want %s: %+v", snap.Status, c.status, snap.Problems)
 				}
 			})
 		})
