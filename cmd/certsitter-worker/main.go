@@ -18,6 +18,7 @@ import (
 	"github.com/go-acme/lego/v4/providers/dns"
 
 	"github.com/certsitter/certsitter/cmd/internal/worker"
+	"github.com/certsitter/certsitter/notify/shout"
 	"github.com/certsitter/certsitter/renew"
 	"github.com/certsitter/certsitter/renew/acme"
 )
@@ -44,6 +45,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, stderr io.Writer
 	code := worker.Serve(ctx, args, in, out, worker.BuildVersion(version), worker.Jobs{
 		Issue:  issue,
 		Revoke: acme.Revoke,
+		Send:   shout.Send,
 	})
 	if code == worker.ExitRefused {
 		fmt.Fprintf(stderr, "certsitter-worker %s is started by certsitter of the same version, not by hand\n", worker.BuildVersion(version))

@@ -9,6 +9,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"slices"
@@ -20,6 +22,7 @@ import (
 	"github.com/certsitter/certsitter/cmd/internal/challenge"
 	"github.com/certsitter/certsitter/cmd/internal/worker"
 	"github.com/certsitter/certsitter/internal/pebble"
+	"github.com/certsitter/certsitter/notify"
 	"github.com/certsitter/certsitter/renew"
 )
 
@@ -191,6 +194,40 @@ func TestUnknownProvider(t *testing.T) {
 		if !ok || !strings.Contains(f.Error(), want) {
 			t.Errorf("%s: %v", provider, err)
 		}
+	}
+}
+
+// TestMessage: shoutrrr delivers, or says why not without the target's secrets.
+func TestMessage(t *testing.T) {
+	var mu sync.Mutex
+	var got []string
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		got = append(got, r.URL.Path+" "+string(body))
+		mu.Unlock()
+		if r.URL.Path != "/secret-path" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	defer hook.Close()
+	target := "generic://" + strings.TrimPrefix(hook.URL, "http://") + "/secret-path?disabletls=yes"
+	message := notify.Request{URL: target, Title: "Certificate home", Body: "It expires in 7 days.", Severity: notify.Critical}
+	if err := client(t).Send(bounded(t), message); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	if len(got) != 1 || !strings.HasPrefix(got[0], "/secret-path ") || !strings.Contains(got[0], "It expires in 7 days.") {
+		t.Errorf("the hook got %q", got)
+	}
+	mu.Unlock()
+	message.URL = strings.Replace(target, "secret-path", "secret-door", 1)
+	err := client(t).Send(bounded(t), message)
+	if u, ok := errors.AsType[*notify.Undelivered](err); !ok || !strings.Contains(u.Reason, "403") || strings.Contains(u.Reason, "secret-door") {
+		t.Errorf("err = %#v", err)
 	}
 }
 
