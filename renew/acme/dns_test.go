@@ -391,3 +391,28 @@ func TestDNS01OneOfTwo(t *testing.T) {
 		t.Errorf("%d orders, %d records written; the second name was valid already", ca.Orders(), writes)
 	}
 }
+
+// counting is a provider that counts.
+type counting struct{ presents, cleanUps int }
+
+func (c *counting) Present(string, string, string) error { c.presents++; return nil }
+func (c *counting) CleanUp(string, string, string) error { c.cleanUps++; return nil }
+
+// Some CAs give wildcard and apex the same token, so the same record.
+func TestSharedRecordIsWrittenOnce(t *testing.T) {
+	p := &counting{}
+	s := &session{ctx: deadline(t), pace: quick(), dns: &dnsRecords{provider: p, calls: startCalls(), resolvers: &resolvers{}}}
+	defer s.dns.calls.end()
+	for _, name := range []string{"example.org", "*.example.org"} {
+		if err := s.write(authorization{name: name, identifier: "example.org", keyAuthorization: "same"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.write(authorization{name: "www.example.org", identifier: "www.example.org", keyAuthorization: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	s.removeRecords()
+	if p.presents != 2 || p.cleanUps != 2 {
+		t.Errorf("%d written and %d removed, want 2 and 2", p.presents, p.cleanUps)
+	}
+}
