@@ -140,7 +140,7 @@ func sameOrigin(r *http.Request, from peer) bool {
 		return site != "" || from != ingress // through the ingress come browsers alone, and they say it
 	}
 	at, err := url.Parse(origin)
-	if err != nil || at.Host == "" { // "null" too
+	if err != nil || at.Hostname() == "" { // "null" too
 		return false
 	}
 	if from != ingress {

@@ -285,6 +285,7 @@ func FuzzHost(f *testing.F) {
 	for _, h := range []string{"localhost", "[::1]:80", "a.b:c", "nas.local.", "[", ":", "xn--nxasmq6b.lan", "a@b.local", "%.home.example.org"} {
 		f.Add(h, "http://"+h)
 	}
+	f.Add("", "//:")
 	f.Fuzz(func(t *testing.T, host, origin string) {
 		r := httptest.NewRequest("POST", "/api/check", nil)
 		r.Host, r.RemoteAddr = host, "127.0.0.1:1"

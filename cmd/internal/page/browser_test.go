@@ -2,7 +2,10 @@ package page
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -201,6 +204,43 @@ func TestBrowser(t *testing.T) {
 		do(t, ctx, chromedp.Click("main a"), chromedp.WaitVisible("#renew-cloud"))
 		if at := value(t, ctx, chromedp.Location()); at != "http://"+address+"/" {
 			t.Errorf("the way back leads to %s", at)
+		}
+	})
+
+	t.Run("in Home Assistant's frame", func(t *testing.T) {
+		const path = "/api/hassio_ingress/t0ken"
+		inner := newServer(Config{App: true}, loop).Handler()
+		outer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/" { // Home Assistant shows apps in a frame of its own origin
+				w.Header().Set("Content-Type", "text/html")
+				_, _ = io.WriteString(w, `<iframe src="`+path+`/" width="1000" height="900"></iframe>`)
+				return
+			}
+			r.RemoteAddr = "172.30.32.2:40000"
+			r.Header.Set("X-Ingress-Path", path)
+			r.Header.Set("X-Forwarded-For", "192.168.1.20")
+			http.StripPrefix(path, inner).ServeHTTP(w, r)
+		}))
+		defer outer.Close()
+		defer outer.CloseClientConnections() // the stream
+		inside := func(script string) chromedp.Action[string] {
+			return chromedp.Poll[string]("(() => { const d = document.querySelector('iframe').contentDocument; " + script + " })()")
+		}
+		do(t, ctx, chromedp.Navigate(outer.URL))
+		if got := value(t, ctx, inside("const b = d.getElementById('renew-cloud'); if (b) { b.click(); return 'pressed'; }")); got != "pressed" {
+			t.Fatal(got)
+		}
+		<-asked
+		if got := value(t, ctx, inside("const s = d.getElementById('said'); if (!s.hidden) return s.textContent;")); got != english().RenewSaid {
+			t.Errorf("the page says %q", got)
+		}
+		if got := value(t, ctx, inside("return getComputedStyle(d.querySelector('.card')).display;")); got != "flex" {
+			t.Errorf("without its style sheet: %s", got)
+		}
+		value(t, ctx, inside("d.getElementById('renew-cloud').form.submit(); return 'sent';"))
+		<-asked
+		if got := value(t, ctx, inside("if (d.location.search) return d.location.pathname + d.location.search;")); got != path+"/?done=renew" {
+			t.Errorf("without the script the button leads to %s", got)
 		}
 	})
 
