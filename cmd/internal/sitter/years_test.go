@@ -479,7 +479,7 @@ day 66: renewed after 10 failures`},
 		{"two weeks", 90 * day, 80 * day, func(w *earth) { w.refuses = []span{{58 * day, 72 * day}} }, `
 day 68: told: Certificate home.example.org: renewal fails, 20 days left
 day 71: told: Reminder: Certificate home.example.org: renewal fails, 17 days left
-day 72: renewed after 17 failures
+day 72: renewed after 16 failures
 day 72: told: Certificate home.example.org is fine again, 89 days left`},
 		{"four weeks", 90 * day, 95 * day, func(w *earth) { w.refuses = []span{{58 * day, 86 * day}} }, `
 day 68: told: Certificate home.example.org: renewal fails, 20 days left
@@ -491,7 +491,7 @@ day 82: told: URGENT: certificate home.example.org: renewal fails, 6 days left
 day 83: told: URGENT: certificate home.example.org: renewal fails, 5 days left
 day 84: told: URGENT: certificate home.example.org: renewal fails, 4 days left
 day 85: told: URGENT: certificate home.example.org: renewal fails, 3 days left
-day 86: renewed after 31 failures
+day 86: renewed after 32 failures
 day 86: told: Certificate home.example.org is fine again, 89 days left`},
 		{"until it has expired", 90 * day, 93 * day, func(w *earth) { w.refuses = []span{{80 * day, 91 * day}, {58 * day, 80 * day}} }, `
 day 68: told: Certificate home.example.org: renewal fails, 20 days left
@@ -508,7 +508,7 @@ day 87: told: URGENT: certificate home.example.org: renewal fails, 1 day left
 day 88: told: URGENT: certificate home.example.org: renewal fails, less than a day left
 day 89: told: EXPIRED: certificate home.example.org, less than a day ago
 day 90: told: EXPIRED: certificate home.example.org, 1 day ago
-day 91: renewed after 71 failures
+day 91: renewed after 73 failures
 day 91: told: Certificate home.example.org is fine again, 89 days left`},
 		{"45 days, for two weeks", 45 * day, 50 * day, func(w *earth) { w.refuses = []span{{29 * day, 43 * day}} }, `
 day 34: told: Certificate home.example.org: renewal fails, 10 days left
@@ -526,6 +526,8 @@ day 88: renewed after 37 failures`},
 day 0: told: Certificate home.example.org: there is none yet
 day 1: told: URGENT: certificate home.example.org: there is none yet
 day 2: told: URGENT: certificate home.example.org: there is none yet
+day 3: told: URGENT: certificate home.example.org: there is none yet
+day 3: renewed after 15 failures
 day 3: told: Certificate home.example.org is fine again, 89 days left`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
