@@ -89,7 +89,7 @@ func ParseAction(s string) (Action, error) {
 
 func homeAssistantAction(verb string, words []string) (Action, error) {
 	if verb != "restart" || len(words) != 1 {
-		return Action{}, errors.New("Home Assistant can only be restarted: restart homeassistant")
+		return Action{}, errors.New("can only restart Home Assistant: write restart homeassistant")
 	}
 	return Action{Kind: RestartHomeAssistant}, nil
 }
@@ -99,7 +99,7 @@ func appAction(verb string, words []string) (Action, error) {
 	case words[0] != "app":
 		return Action{}, errors.New("write restart app SLUG: add-ons are called apps now")
 	case verb != "restart":
-		return Action{}, errors.New("an app can only be restarted: restart app SLUG")
+		return Action{}, errors.New("can only restart an app: write restart app SLUG")
 	case len(words) != 2:
 		return Action{}, errors.New("restart app needs one slug, like restart app core_nginx_proxy")
 	case !slugPattern.MatchString(words[1]):

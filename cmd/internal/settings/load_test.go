@@ -1,9 +1,17 @@
 package settings
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -376,6 +384,87 @@ func TestZone(t *testing.T) {
 	}
 	if report := newReport("x"); zone("CET-1CEST", report) != time.UTC || len(report.mistakes) != 1 {
 		t.Errorf("POSIX zone: %v", report.mistakes)
+	}
+}
+
+func TestBroker(t *testing.T) {
+	t.Parallel()
+	for broker, want := range map[string]string{
+		"tcp://broker.lan": "tcp://broker.lan:1883", "ssl://broker.lan/": "ssl://broker.lan:8883", "ws://[2001:db8::1]/mqtt": "ws://[2001:db8::1]:80/mqtt",
+		"WSS://broker.lan:9001/mqtt": "wss://broker.lan:9001/mqtt", "tcp://core_mosquitto:1884": "tcp://core_mosquitto:1884",
+	} {
+		if got, err := completeBroker(broker); got != want || err != nil {
+			t.Errorf("%s: %s, %v", broker, got, err)
+		}
+	}
+	folder := t.TempDir()
+	certificate, key := selfSigned(t)
+	if err := errors.Join(os.WriteFile(filepath.Join(folder, "cert.pem"), certificate, 0o600), os.WriteFile(filepath.Join(folder, "key.pem"), key, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	s := parseText(t, filepath.Join(folder, "certsitter.yaml"), `
+mqtt: {broker: "ssl://broker.lan", ca_file: cert.pem, client_cert: cert.pem, client_key: key.pem, username: me, password: secret, homie: true}
+`)
+	m := s.MQTT
+	if string(m.CA) != string(certificate) || string(m.ClientCertPEM) != string(certificate) || string(m.ClientKeyPEM) != string(key) || m.ClientKey != filepath.Join(folder, "key.pem") || m.Supervisor || !m.Homie {
+		t.Errorf("got %+v", m)
+	}
+}
+
+// selfSigned makes a certificate and its key, both PEM.
+func selfSigned(t *testing.T) (certificate, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "client"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+}
+
+func TestPin(t *testing.T) {
+	t.Parallel()
+	const want = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+	for _, text := range []string{want, strings.ToUpper(want), "sha256 Fingerprint=" + colons(want), "SHA256:" + want, " " + colons(want) + " "} {
+		if got, err := parsePin(text); got != want || err != nil {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "xyz", want[:40], want + "00"} {
+		if got, err := parsePin(text); err == nil {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
+
+func colons(hex string) string {
+	var pairs []string
+	for i := 0; i < len(hex); i += 2 {
+		pairs = append(pairs, hex[i:i+2])
+	}
+	return strings.Join(pairs, ":")
+}
+
+// An alias that names itself, or grows with every use, ends.
+func TestAliasesEnd(t *testing.T) {
+	t.Parallel()
+	var bomb strings.Builder
+	bomb.WriteString("a0: &a0 [x, x, x, x, x, x, x, x, x]\n")
+	for i := range 30 {
+		fmt.Fprintf(&bomb, "a%d: &a%d [*a%d, *a%d, *a%d, *a%d]\n", i+1, i+1, i, i, i, i)
+	}
+	for _, text := range []string{"notify: &x [*x, *x]\n", bomb.String()} {
+		if _, err := Parse("x.yaml", []byte(text), testEnvironment("")); err == nil || !strings.Contains(err.Error(), "repeats an alias too often") {
+			t.Errorf("got %.200v", err)
+		}
 	}
 }
 
