@@ -208,18 +208,21 @@ func (l language) dated(now time.Time, s Subject, sentence string) string {
 	return fmt.Sprintf(sentence, l.date(expiry))
 }
 
-// headline is a title: its beginning with the name, the reason, the days. The
-// name is what gives way if there is not room for all.
+// headline is a title: its beginning with the name, the reason, the days. If
+// there is not room for all, the reason gives way, which the body has too, and
+// then the end of the name.
 func headline(begin, name, reason, days string) string {
-	tail := ""
-	if reason != "" {
-		tail += ": " + reason
-	}
+	name = clean(name, maxTitle)
 	if days != "" {
-		tail += ", " + days
+		days = ", " + days
 	}
-	room := maxTitle - utf8.RuneCountInString(begin) + len("%s") - utf8.RuneCountInString(tail)
-	return fmt.Sprintf(begin, clean(name, max(room, 8))) + tail
+	if reason != "" {
+		if title := fmt.Sprintf(begin, name) + ": " + reason + days; utf8.RuneCountInString(title) <= maxTitle {
+			return title
+		}
+	}
+	room := maxTitle - utf8.RuneCountInString(begin) + len("%s") - utf8.RuneCountInString(days)
+	return fmt.Sprintf(begin, clean(name, max(room, 1))) + days
 }
 
 // sentences joins what there is to say.

@@ -210,6 +210,7 @@ func (c child) send(t *testing.T, r notify.Request) *notify.Undelivered {
 	}
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = []string{
+		"GOCOVERDIR=" + t.TempDir(),
 		roleVariable + "=1", limitVariable + "=" + c.limit.String(), "GORACE=atexit_sleep_ms=0",
 		"HTTPS_PROXY=" + c.proxy, "HTTP_PROXY=" + c.proxy, "SSL_CERT_FILE=" + c.roots, "SSL_CERT_DIR=/nonexistent",
 	}
@@ -247,9 +248,9 @@ type mailbox struct {
 	mail    chan string
 }
 
-func newMailbox(t *testing.T, answers map[string]string) *mailbox {
+func newMailbox(t *testing.T, host string, answers map[string]string) *mailbox {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", host+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
