@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -215,6 +216,9 @@ func (d *Daemon) pageConfig(conf *settings.Settings) page.Config {
 	var names []string
 	for _, c := range conf.Certificates {
 		names = append(names, c.Domains...)
+	}
+	if host, err := os.Hostname(); err == nil { // a container is asked for by its name
+		names = append(names, host)
 	}
 	slices.Sort(names)
 	return page.Config{

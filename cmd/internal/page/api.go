@@ -221,7 +221,7 @@ func (s *Server) command(verb string, limit time.Duration, run func(context.Cont
 }
 
 func (s *Server) renew(ctx context.Context, r *http.Request, asked request) ([]sitter.Delivery, error) {
-	var o sitter.RenewOptions
+	o := sitter.RenewOptions{Force: true} // who presses the button means it, due or not
 	known := map[string]*bool{"force": &o.Force, "staging": &o.Staging, "dry_run": &o.DryRun}
 	for key, value := range asked {
 		option, ok := known[key]

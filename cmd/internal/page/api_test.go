@@ -46,13 +46,13 @@ func TestRenewOptions(t *testing.T) {
 		status            int
 		want              sitter.RenewOptions
 	}{
-		{"nothing", "", "", nil, 202, sitter.RenewOptions{}},
+		{"nothing", "", "", nil, 202, sitter.RenewOptions{Force: true}},
 		{"JSON", "", `{"force":true,"dry_run":true}`, jsonBody, 202, sitter.RenewOptions{Force: true, DryRun: true}},
 		{"JSON false", "", `{"force":false}`, jsonBody, 202, sitter.RenewOptions{}},
-		{"JSON that curl calls a form", "", `{"staging":true}`, form, 202, sitter.RenewOptions{Staging: true}},
+		{"JSON that curl calls a form", "", `{"staging":true}`, form, 202, sitter.RenewOptions{Force: true, Staging: true}},
 		{"form", "", "force=1&dry_run=on", form, 202, sitter.RenewOptions{Force: true, DryRun: true}},
 		{"query", "?force=true", "", nil, 202, sitter.RenewOptions{Force: true}},
-		{"bare query", "?dry_run", "", nil, 202, sitter.RenewOptions{DryRun: true}},
+		{"bare query", "?dry_run", "", nil, 202, sitter.RenewOptions{Force: true, DryRun: true}},
 		{"off", "?force=0", "", nil, 202, sitter.RenewOptions{}},
 		{"the body overrules the query", "?force=1", "force=0", form, 202, sitter.RenewOptions{}},
 		{"misspelt", "?dryrun=1", "", nil, 400, sitter.RenewOptions{}},

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
@@ -122,18 +121,6 @@ func TestMetricsOfNothing(t *testing.T) {
 	got := series(t, exposition(&sitter.Snapshot{Time: noon}, "0.3.0"))
 	if names := slices.Sorted(maps.Keys(got)); fmt.Sprint(names) != `[certsitter_build_info{version="0.3.0"} certsitter_certificates]` {
 		t.Errorf("an empty configuration gives %v", names)
-	}
-}
-
-func TestPromtoolAgrees(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Skip("no promtool on this machine; the format is parsed by TestMetrics")
-	}
-	cmd := exec.CommandContext(t.Context(), promtool, "check", "metrics")
-	cmd.Stdin = bytes.NewReader(exposition(sample(), ""))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
 	}
 }
 
