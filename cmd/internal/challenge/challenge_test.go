@@ -393,7 +393,8 @@ func TestPortTaken(t *testing.T) {
 		}
 		want := fmt.Sprintf("Port %d is taken by ", number)
 		if runtime.GOOS == "linux" {
-			want += fmt.Sprintf("%q (process %d)", "challenge.test", os.Getpid())
+			name := filepath.Base(os.Args[0])
+			want += fmt.Sprintf("%q (process %d)", name[:min(len(name), 15)], os.Getpid()) // TASK_COMM_LEN
 		}
 		if !strings.HasPrefix(o.Sentence, want) || !strings.Contains(o.Advice, setting) {
 			t.Errorf("%s: %v, want %s", kind, o, want)
