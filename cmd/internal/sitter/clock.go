@@ -18,49 +18,37 @@ const (
 	blindFor = time.Hour
 )
 
-// clock judges whether the wall clock can be believed. Wrong dates would renew
+// A clock judges whether the wall clock can be believed. Wrong dates would renew
 // everything, or call everything expired.
 type clock struct {
-	build time.Time // no clock is before the build
-	saved time.Time // last sane time that was kept on disk
+	build time.Time     // no clock is before the build
+	saved time.Time     // last sane time that was kept on disk
+	off   time.Duration // what the wall clock was off when a CA said its Date over verified TLS
 
-	// What a CA said: its Date over verified TLS, and what the wall clock showed.
-	date, dateAt time.Time
-
-	lastWall time.Time     // at the last tick
-	lastMono time.Duration // at the last tick
-	doubtful bool          // jumped: to be looked at before anything is judged
-	insane   time.Time     // since when; zero = sane
+	wall     time.Time     // at the last tick
+	mono     time.Duration // at the last tick, since the start
+	doubtful bool          // it jumped: to be looked at before anything is judged
+	insane   bool          // at the last tick
+	since    time.Duration // since when it is insane or doubtful, since the start
 }
 
 // tick takes in the wall clock and the monotonic time since the start.
 func (c *clock) tick(wall time.Time, mono time.Duration) {
-	if !c.lastWall.IsZero() {
-		drift := wall.Sub(c.lastWall) - (mono - c.lastMono)
-		if drift.Abs() > jump {
-			c.doubtful = true
-		}
+	if drift := wall.Sub(c.wall) - (mono - c.mono); !c.wall.IsZero() && drift.Abs() > jump {
+		c.doubtful = true
 	}
-	c.lastWall, c.lastMono = wall, mono
-	switch {
-	case c.believable(wall):
-		c.insane = time.Time{}
-	case c.insane.IsZero():
-		c.insane = wall
-	case wall.Before(c.insane): // it jumped while insane
-		c.insane = wall
+	c.wall, c.mono = wall, mono
+	if insane := !c.sane(); insane != c.insane {
+		c.insane, c.since = insane, mono
 	}
 }
 
 // heard takes in a CA's Date.
 func (c *clock) heard(wall, date time.Time) {
-	c.date, c.dateAt, c.doubtful = date, wall, false
-	if wall.Sub(date).Abs() <= near {
+	c.doubtful = false
+	c.off = wall.Sub(date)
+	if c.off.Abs() <= near {
 		c.saved = wall // proven, whatever was saved
-	}
-	c.insane = time.Time{}
-	if !c.believable(wall) {
-		c.insane = wall
 	}
 }
 
@@ -68,21 +56,10 @@ func (c *clock) heard(wall, date time.Time) {
 // must do.
 func (c *clock) unheard() { c.doubtful = false }
 
-// believable are the rules without doubt.
-func (c *clock) believable(wall time.Time) bool {
-	if wall.Before(c.build) || wall.Before(c.saved.Add(-backwards)) {
-		return false
-	}
-	if c.date.IsZero() {
-		return true
-	}
-	// What the CA's clock shows by now, if ours went on at its usual pace.
-	offset := c.dateAt.Sub(c.date)
-	return offset.Abs() <= skew
+// sane reports whether anything may be judged, renewed or sent.
+func (c *clock) sane() bool {
+	return !c.doubtful && !c.wall.Before(c.build) && !c.wall.Before(c.saved.Add(-backwards)) && c.off.Abs() <= skew
 }
 
-// sane reports whether anything may be judged, renewed or sent.
-func (c *clock) sane(wall time.Time) bool { return !c.doubtful && c.believable(wall) }
-
-// blind reports whether the clock has been insane for so long that it is said.
-func (c *clock) blind(mono time.Duration, since time.Duration) bool { return mono-since >= blindFor }
+// blind reports that the clock has been insane for so long that it is said.
+func (c *clock) blind() bool { return !c.sane() && c.mono-c.since >= blindFor }

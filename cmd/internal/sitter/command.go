@@ -21,7 +21,8 @@ var ErrStopped = errors.New("certsitter is stopping")
 // pressEvery is how often one certificate may be renewed by hand (CONTRACT §6).
 const pressEvery = time.Minute
 
-// Snapshot is how things are. It is never nil and never changes.
+// Snapshot is how things are. It is never nil and never changes. Before
+// everything was looked at once it is without a Time and without certificates.
 func (s *Sitter) Snapshot() *Snapshot { return s.snapshot.Load() }
 
 // Events are what happens from now on, until ctx ends. The channel is closed
@@ -172,7 +173,7 @@ func (s *Sitter) notManaged(name string) *Refused {
 // mayRenew says why an attempt by hand may not begin now; nil if it may. The
 // CA's Retry-After, the hourly cap and the issuances hold for people, too.
 func (s *Sitter) mayRenew(now time.Time, j *job, o RenewOptions) *Refused {
-	if !s.clock.sane(now) {
+	if !s.clock.sane() {
 		return &Refused{Code: "clock", Sentence: "The clock cannot be believed yet, so nothing is renewed. Set the time, or wait for NTP."}
 	}
 	if j.running || j.asked != nil {

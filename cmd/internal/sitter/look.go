@@ -45,6 +45,29 @@ func (s *Sitter) look(ctx context.Context, now time.Time) {
 		s.lookAtWatched(ctx, now, w)
 	}
 	s.checkOver()
+	if s.lookedAtAll() && now.Sub(s.memory.LastCheck).Abs() >= roundEvery {
+		s.memory.LastCheck, s.dirty = now, true
+	}
+}
+
+// roundEvery is how often a round of looks is noted as the last check: each of
+// them changes a sensor.
+const roundEvery = time.Hour
+
+// lookedAtAll: there is something to say of every certificate, from this run or
+// an earlier one.
+func (s *Sitter) lookedAtAll() bool {
+	for _, j := range s.jobs {
+		if !j.looked {
+			return false
+		}
+	}
+	for _, w := range s.watched {
+		if e := s.memory.of(w.name); e.Seen == nil && e.Unreadable == "" && len(e.Endpoints) == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // lookAtFiles reads what is at the certificate's paths: it may be missing,
@@ -429,14 +452,11 @@ func (s *Sitter) checkOver() {
 
 // askTime asks the CA for the time while the clock is doubtful or insane.
 func (s *Sitter) askTime(ctx context.Context, now time.Time) {
-	if s.clock.sane(now) {
+	if s.clock.sane() {
 		s.serviceOK("clock")
 		return
 	}
-	if !s.clock.insane.IsZero() && s.insaneSince == 0 {
-		s.insaneSince = time.Since(s.start)
-	}
-	if s.clock.blind(time.Since(s.start), s.insaneSince) && s.insaneSince != 0 {
+	if s.clock.blind() {
 		s.service(Problem{Code: "clock", Severity: "unknown",
 			Text:   "The clock has been wrong for more than an hour, so nothing is judged, renewed or sent.",
 			Advice: "Set the time, or let this machine reach an NTP server."})
@@ -444,11 +464,11 @@ func (s *Sitter) askTime(ctx context.Context, now time.Time) {
 	if s.asking {
 		return
 	}
-	if since := time.Since(s.start) - s.askedAfter; s.askedAfter != 0 && since < askEvery {
-		s.at(now.Add(askEvery - since))
+	if next := s.askedAt + askEvery; s.askedAt != 0 && s.clock.mono < next {
+		s.at(now.Add(next - s.clock.mono))
 		return
 	}
-	s.asking, s.askedAfter = true, max(time.Since(s.start), 1)
+	s.asking, s.askedAt = true, max(s.clock.mono, 1)
 	url, roots := s.timeSource()
 	s.work(ctx, askLimit, "the question for the time", func(ctx context.Context) func(time.Time) {
 		date, err := s.world.CA.Time(ctx, url, roots, s.world.Build)
@@ -459,19 +479,18 @@ func (s *Sitter) askTime(ctx context.Context, now time.Time) {
 				s.clock.unheard()
 				return
 			}
-			s.clock.heard(now, date)
-			if s.clock.sane(now) {
-				s.insaneSince, s.askedAfter = 0, 0
-				s.dirty = true
-			}
+			s.heardDate(now, date)
 		}
 	})
 }
 
-// heardDate takes in a Date that came along with an answer.
+// heardDate takes in a Date that a CA sent over verified TLS.
 func (s *Sitter) heardDate(now, date time.Time) {
 	if date.IsZero() {
 		return
 	}
 	s.clock.heard(now, date)
+	if s.clock.sane() {
+		s.askedAt = 0
+	}
 }

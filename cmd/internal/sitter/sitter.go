@@ -112,11 +112,9 @@ type Sitter struct {
 	memory       *memory
 	file         stateFile
 	dirty        bool // memory differs from its file
-	savedAt      time.Time
 	clock        clock
 	asking       bool          // for the time
-	askedAfter   time.Duration // since the start; zero = not asked
-	insaneSince  time.Duration // since the start; zero = sane
+	askedAt      time.Duration // since the start; zero = not asked
 	checking     bool          // a check of everything was asked for and is under way
 	answerChecks bool          // it has ended: its callers hear so once the snapshot shows it
 	awaiting     []chan error
@@ -177,7 +175,8 @@ func New(w World, conf *settings.Settings) (*Sitter, error) {
 	if err := s.configure(conf); err != nil {
 		return nil, err
 	}
-	s.view(w.Now())
+	s.snapshot.Store(&Snapshot{Version: w.Version, Installation: s.memory.Installation, Status: expiry.Unknown.String(),
+		Certificates: []Certificate{}, Targets: []Target{}, Problems: []Problem{}, Language: conf.Language})
 	return s, nil
 }
 
@@ -233,7 +232,7 @@ func (s *Sitter) Run(ctx context.Context) error {
 func (s *Sitter) tend(ctx context.Context, now time.Time) time.Duration {
 	s.wake = now.Add(tickEvery)
 	s.clock.tick(now, time.Since(s.start))
-	if s.clock.sane(now) {
+	if s.clock.sane() {
 		s.keepTime(now)
 		s.look(ctx, now)
 		s.renewals(ctx, now)
@@ -299,7 +298,6 @@ func (s *Sitter) save() {
 	}
 	s.serviceOK("state_unwritable")
 	s.dirty = false
-	s.savedAt = s.world.Now()
 }
 
 // keepEvery is how often the time is kept on disk while nothing else is. A

@@ -17,16 +17,19 @@ import (
 
 // view makes the snapshot that everybody outside sees, and has it published.
 func (s *Sitter) view(now time.Time) {
+	sane, blind := s.clock.sane(), s.clock.blind()
+	if !blind && !sane || !blind && !s.lookedAtAll() {
+		return // what was seen last stands; a guess would set off alarms
+	}
+	link := s.link()
 	snap := &Snapshot{
 		Version: s.world.Version, Installation: s.memory.Installation, Time: now.UTC(),
-		Certificates: []Certificate{}, Targets: []Target{}, Problems: slices.Clone(s.notes),
-		MQTT: s.link(), LastCheck: utc(s.memory.LastCheck), Language: s.settings.Language,
+		Certificates: []Certificate{}, Targets: []Target{}, Problems: append([]Problem{}, s.notes...),
+		MQTT: link, LastCheck: utc(s.memory.LastCheck), Language: s.settings.Language,
 	}
 	worst := expiry.OK
-	blind := !s.clock.sane(now)
 	for _, j := range s.jobs {
-		c := s.managedView(now, j)
-		snap.add(c, blind)
+		snap.add(s.managedView(now, j), blind)
 	}
 	for _, w := range s.watched {
 		snap.add(s.watchedView(now, w), blind)
@@ -72,11 +75,11 @@ func alike(a, b *Snapshot) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// add puts a certificate into the snapshot. While the clock cannot be believed
-// nothing that depends on it is said.
+// add puts a certificate into the snapshot. Once the clock has been wrong for an
+// hour nothing that depends on it is said, and that is a problem of its own.
 func (s *Snapshot) add(c Certificate, blind bool) {
 	if blind {
-		c.Status, c.Problem, c.DaysLeft, c.Problems = expiry.Unknown.String(), false, nil, nil
+		c.Status, c.Problem, c.DaysLeft, c.Problems = expiry.Unknown.String(), true, nil, nil
 	}
 	if c.Problems == nil {
 		c.Problems = []Problem{}

@@ -382,16 +382,19 @@ func (w *earth) endAt(ctx context.Context, age time.Duration, end func()) {
 func (w *earth) note(e Event) {
 	switch e.Kind {
 	case "renewed":
-		c := w.inUse()
+		w.mu.Lock()
+		failures := w.failures
+		w.failures = 0
+		w.mu.Unlock()
+		if failures > 0 {
+			w.write("renewed after %d failures", failures)
+		}
+		c := w.inUse() // the one that is replaced, if the event is faster than the installation
 		if c == nil {
 			return
 		}
 		left := c.Left(w.now())
-		if w.failures > 0 {
-			w.write("renewed after %d failures", w.failures)
-		}
 		w.mu.Lock()
-		w.failures = 0
 		w.lowest = min(w.lowest, left)
 		w.mu.Unlock()
 	case "renewal_failed":
