@@ -197,17 +197,15 @@ type versions struct {
 	Providers int    `json:"providers"`
 }
 
-// The libraries of the worker, which is another program: its go.mod is ours.
-const (
-	legoVersion     = "v4.35.2"
-	shoutrrrVersion = "v0.13.2"
-)
+// shoutrrrVersion is the worker's, which is another program: a test compares it
+// with go.mod.
+const shoutrrrVersion = "v0.13.2"
 
 // Run prints versions.
 func (v *versionCommand) Run(s shell) error {
 	of := versions{
 		Version: worker.BuildVersion(version), Commit: commitOf(), Go: runtime.Version(),
-		Lego: legoVersion, Shoutrrr: shoutrrrVersion, Protocol: worker.Protocol, Providers: len(providers.All()),
+		Lego: providers.LegoVersion, Shoutrrr: shoutrrrVersion, Protocol: worker.Protocol, Providers: len(providers.All()),
 	}
 	if v.JSON {
 		return writeJSON(s.out, of)

@@ -170,7 +170,8 @@ type ordering struct {
 func (o ordering) run(s *Sitter) func(context.Context) func(time.Time) {
 	return func(ctx context.Context) func(time.Time) {
 		version, err := o.order(ctx)
-		stopped := ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled)
+		// A service manager may signal the worker before it signals us.
+		stopped := ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) || errors.Is(err, worker.ErrStopped)
 		return func(now time.Time) { s.attempted(now, o, version, err, stopped) }
 	}
 }
