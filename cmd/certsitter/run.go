@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -163,6 +162,3 @@ func become(stateDir string) error {
 	}
 	return nil
 }
-
-// endLimit bounds how long a command waits for its own loop to end.
-const endLimit = 10 * time.Second

@@ -8,10 +8,6 @@ import (
 func TestClock(t *testing.T) {
 	build := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	noon := build.Add(20 * day)
-	type tick struct {
-		wall time.Duration // after noon
-		mono time.Duration
-	}
 	for _, c := range []struct {
 		name  string
 		saved time.Time
@@ -43,10 +39,10 @@ func TestClock(t *testing.T) {
 	}
 	k := clock{build: build}
 	k.tick(build.Add(-day), time.Minute)
-	for _, at := range []tick{{mono: 30 * time.Minute}, {mono: 60 * time.Minute}} {
-		k.tick(build.Add(-day), at.mono)
+	for _, mono := range []time.Duration{30 * time.Minute, 60 * time.Minute} {
+		k.tick(build.Add(-day), mono)
 		if k.blind() {
-			t.Errorf("blind after %v", at.mono-time.Minute)
+			t.Errorf("blind after %v", mono-time.Minute)
 		}
 	}
 	if k.tick(build.Add(-day), 61*time.Minute); !k.blind() {
