@@ -1,0 +1,181 @@
+package addon
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A realCore is an instance of Home Assistant itself.
+type realCore struct {
+	program string
+	URL     string `json:"url"`
+	Token   string `json:"token"`
+}
+
+const instance = "certsitter-addon"
+
+// startReal starts one with the program that REAL_HOME_ASSISTANT names, which
+// takes a minute, and forgets it at the end.
+func startReal(t *testing.T) *realCore {
+	t.Helper()
+	r := &realCore{program: os.Getenv("REAL_HOME_ASSISTANT")}
+	if r.program == "" {
+		t.Skip("REAL_HOME_ASSISTANT names no program that starts one")
+	}
+	t.Cleanup(func() {
+		_ = exec.Command(r.program, "stop", instance).Run()
+		_ = exec.Command(r.program, "remove", instance).Run()
+	})
+	if err := json.Unmarshal(r.run(t, "start", instance, "--port", "18133"), r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *realCore) run(t *testing.T, arguments ...string) []byte {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), r.program, arguments...).Output()
+	if err != nil {
+		t.Fatalf("%v: %v", arguments, err)
+	}
+	return out
+}
+
+// notifications are the ones that Home Assistant shows: id → title and message.
+func (r *realCore) notifications(t *testing.T) map[string][2]string {
+	t.Helper()
+	var results [][]struct {
+		ID      string `json:"notification_id"`
+		Title   string `json:"title"`
+		Message string `json:"message"`
+	}
+	if err := json.Unmarshal(r.run(t, "ask", instance, `{"type":"persistent_notification/get"}`), &results); err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string][2]string{}
+	for _, n := range results[0] {
+		shown[n.ID] = [2]string{n.Title, n.Message}
+	}
+	return shown
+}
+
+// supervisor passes /core/… on, as the Supervisor does: with a token of its own,
+// and 502 while Core is away.
+func (r *realCore) supervisor(t *testing.T) *Supervisor {
+	t.Helper()
+	target, err := url.Parse(r.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		p.SetURL(target)
+		p.Out.URL.Path = strings.TrimPrefix(p.In.URL.Path, "/core")
+		p.Out.Header.Set("Authorization", "Bearer "+r.Token)
+	}, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }})
+	t.Cleanup(server.Close)
+	return &Supervisor{URL: server.URL, Token: withToken}
+}
+
+func TestRealHomeAssistant(t *testing.T) {
+	r := startReal(t)
+	direct := &Core{URL: r.URL, Token: func() string { return r.Token }}
+	for way, core := range map[string]*Core{"direct": direct, "supervised": r.supervisor(t).Core()} {
+		t.Run(way, func(t *testing.T) {
+			r.shows(t, core)
+			r.refuses(t, core)
+			r.restarts(t, core)
+		})
+	}
+	t.Run("wrong token", func(t *testing.T) {
+		err := (&Core{URL: r.URL, Token: withToken}).Restart(t.Context())
+		t.Log(err)
+		if err == nil || !strings.Contains(err.Error(), "does not accept homeassistant_token") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func (r *realCore) shows(t *testing.T, core *Core) {
+	const id, hostile = "certsitter_home", "{{ states('sun.sun') }} [a](http://b)"
+	if err := core.PersistentNotification(t.Context(), id, "*.example.org", hostile); err != nil {
+		t.Fatal(err)
+	}
+	if err := core.PersistentNotification(t.Context(), id, "*.example.org", "2 days left, "+hostile); err != nil {
+		t.Fatal(err)
+	}
+	want := [2]string{`\*.example.org`, `2 days left, { { states('sun.sun') }} \[a\](http://b)`}
+	if got := r.notifications(t)[id]; got != want {
+		t.Errorf("it shows %q, want %q", got, want)
+	}
+	if err := core.DismissNotification(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if got, there := r.notifications(t)[id]; there {
+		t.Errorf("it still shows %q", got)
+	}
+	if err := core.DismissNotification(t.Context(), id); err != nil {
+		t.Errorf("dismissed twice: %v", err)
+	}
+	if err := core.Notify(t.Context(), "notify.persistent_notification", "title", "by an action", nil); err != nil {
+		t.Errorf("a notify action: %v", err)
+	}
+}
+
+func (r *realCore) refuses(t *testing.T, core *Core) {
+	for deed, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"no such notify action": {core.Notify(t.Context(), "mobile_app_pixel", "", "m", nil), "has no action notify.mobile_app_pixel"},
+		"data it does not know": {core.Notify(t.Context(), "persistent_notification", "", "m", map[string]any{"tag": "x"}), ""},
+		"an app":                {core.RestartApp(t.Context(), "core_nginx_proxy"), "has no Supervisor"},
+	} {
+		t.Logf("%s: %v", deed, c.err)
+		if c.want != "" && (c.err == nil || !strings.Contains(c.err.Error(), c.want)) {
+			t.Errorf("%s: got %v, want %q", deed, c.err, c.want)
+		}
+	}
+	folder := strings.TrimSpace(string(r.run(t, "folder", instance)))
+	broken := filepath.Join(folder, "packages", "broken.yaml")
+	if err := os.MkdirAll(filepath.Dir(broken), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(broken, []byte("input_number: [\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	err := core.Restart(t.Context())
+	t.Log(err)
+	if err == nil || !strings.Contains(err.Error(), "not valid, so that it is not restarted: ") {
+		t.Errorf("with an invalid configuration: %v", err)
+	}
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *realCore) restarts(t *testing.T, core *Core) {
+	const id = "certsitter_before"
+	if err := core.PersistentNotification(t.Context(), id, "", "is gone after a restart"); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := core.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("up again after %v", time.Since(began).Round(time.Millisecond))
+	if err := core.Running(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, there := r.notifications(t)[id]; there {
+		t.Error("it was not restarted")
+	}
+}
