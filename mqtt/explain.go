@@ -96,10 +96,15 @@ func explainTLS(b brokerAddress, at string, err error) (string, bool) {
 	return "", false
 }
 
+// cutOff says whether the other side ended the connection.
+func cutOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
 // explainLogin is about a broker that was reached and then fell silent.
 func explainLogin(b brokerAddress, at string, err error) (string, bool) {
 	words := err.Error()
-	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	cut := cutOff(err)
 	web := b.url.Scheme == "ws" || b.url.Scheme == "wss"
 	switch {
 	case strings.Contains(words, "remote error: tls: "):
@@ -113,8 +118,10 @@ func explainLogin(b brokerAddress, at string, err error) (string, bool) {
 		return fmt.Sprintf("What answers at %s does not speak MQTT. Check the port in mqtt.broker: usually 1883, and 8883 with TLS.", b.address), true
 	case cut && b.tls == nil:
 		return fmt.Sprintf("The login was cut off by %s. If that port speaks TLS, write ssl:// in mqtt.broker; else see the broker's own log.", at), true
+	case cut && len(b.tls.Certificates) > 0: // the alert may be lost on its way
+		return fmt.Sprintf("The login was cut off by %s. Perhaps it does not accept mqtt.client_cert; see the broker's own log.", at), true
 	case cut:
-		return fmt.Sprintf("The login was cut off by %s. If that port speaks no TLS, write tcp:// (ws://) in mqtt.broker; else see the broker's own log.", at), true
+		return fmt.Sprintf("The login was cut off by %s. If it wants a client certificate, set mqtt.client_cert and mqtt.client_key; if that port speaks no TLS, write tcp:// (ws://) in mqtt.broker.", at), true
 	}
 	return "", false
 }

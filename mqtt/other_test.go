@@ -238,25 +238,6 @@ func TestManyForeignStatesGetFewAnswers(t *testing.T) {
 	}
 }
 
-func TestACopyOfTheStateFolderIsNoReconnectWar(t *testing.T) {
-	b := startBroker(t, "127.0.0.1:0")
-	var both []*Publisher
-	for range 2 {
-		p := newPublisher(t, configFor(b))
-		p.pace.steady = time.Minute // no connection of this test was good
-		p.Publish(testMessages(t), nil)
-		both = append(both, p)
-	}
-	for _, p := range both {
-		run(t, p)
-	}
-	await(t, "said", func() bool {
-		return slices.ContainsFunc(both, func(p *Publisher) bool {
-			return strings.Contains(p.State().Error, "copy of this state folder (client id certsitter-7f3a9c)")
-		})
-	})
-}
-
 func TestInstallationIn(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"installation":"7f3a9c"}`:              "7f3a9c",

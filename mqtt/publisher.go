@@ -62,6 +62,7 @@ type Publisher struct {
 	link     Link
 
 	// Owned by Run.
+	kicked    int                  // short connections in a row
 	otherSeen time.Time            // when Link.Other was last heard of
 	answered  map[string]time.Time // installations that were told of us, and when
 }
@@ -279,7 +280,6 @@ func poke(c chan struct{}) {
 // by State.
 func (p *Publisher) Run(ctx context.Context) error {
 	var wait time.Duration
-	kicked := 0
 	for ctx.Err() == nil {
 		began := time.Now()
 		connected, err := p.connect(ctx)
@@ -287,22 +287,34 @@ func (p *Publisher) Run(ctx context.Context) error {
 			break
 		}
 		lasted := time.Since(began)
-		if connected && lasted < p.pace.steady {
-			kicked++
-		} else {
-			kicked = 0
-		}
+		p.countKicks(connected, lasted, err)
 		wait = p.pace.next(wait, connected, lasted)
-		sentence := explain(p.broker, err)
-		if kicked >= kicksNoticed {
-			sentence = fmt.Sprintf("The broker at %s ends our connection again and again right after the login. "+
-				"Does another Certsitter run with a copy of this state folder (client id %s)? Stop one of them.", p.broker.address, p.clientID())
-		}
+		sentence := p.reason(err)
 		p.publishLink(func(l *Link) { l.Connected, l.Error = false, sentence })
 		pause(ctx, wait/2+rand.N(wait/2+1))
 	}
 	p.publishLink(func(l *Link) { l.Connected, l.Error = false, "" })
 	return nil
+}
+
+// countKicks counts connections that the broker ended at once. An end during
+// the login is neither one nor a reason to begin anew.
+func (p *Publisher) countKicks(connected bool, lasted time.Duration, err error) {
+	switch {
+	case connected && lasted < p.pace.steady:
+		p.kicked++
+	case connected, !cutOff(err):
+		p.kicked = 0
+	}
+}
+
+// reason says why there is no connection.
+func (p *Publisher) reason(err error) string {
+	if p.kicked < kicksNoticed {
+		return explain(p.broker, err)
+	}
+	return fmt.Sprintf("The broker at %s ends our connection again and again right after the login. "+
+		"Does another Certsitter run with a copy of this state folder (client id %s)? Stop one of them.", p.broker.address, p.clientID())
 }
 
 // kicksNoticed is how many short connections in a row are no chance any more.
@@ -342,7 +354,12 @@ func (p *Publisher) connect(ctx context.Context) (connected bool, err error) {
 		return false, err
 	}
 	s.conn = conn
-	p.publishLink(func(l *Link) { l.Connected, l.Error = true, "" })
+	p.publishLink(func(l *Link) {
+		l.Connected = true
+		if p.kicked < kicksNoticed { // else it is still to be seen
+			l.Error = ""
+		}
+	})
 	err = s.serve(ctx)
 	s.end(ctx)
 	return true, err

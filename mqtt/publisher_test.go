@@ -279,19 +279,19 @@ func TestRemovedAndAddedAtOnceWaits(t *testing.T) {
 	p := newPublisher(t, configFor(b))
 	p.pace.settle = 300 * time.Millisecond
 	all := testMessages(t)
-	p.Publish(all, nil)
-	run(t, p)
-	await(t, "everything sent", func() bool { return holds(b, all) })
+	settle(t, b, p, all)
 
 	const topic = "homeassistant/button/certsitter_home/renew/config"
 	var mu sync.Mutex
 	var emptied, back time.Time
-	err := b.Subscribe(topic, func(_ string, payload []byte, _ bool) {
+	err := b.Subscribe(topic, func(_ string, payload []byte, retained bool) {
 		mu.Lock()
 		defer mu.Unlock()
-		if len(payload) == 0 {
+		switch {
+		case retained: // from before
+		case len(payload) == 0:
 			emptied = time.Now()
-		} else {
+		default:
 			back = time.Now()
 		}
 	})
@@ -300,11 +300,9 @@ func TestRemovedAndAddedAtOnceWaits(t *testing.T) {
 	}
 	without := slices.DeleteFunc(slices.Clone(all), func(m Message) bool { return m.Topic == topic })
 	p.Publish(without, nil)
-	await(t, "removed", func() bool { return !holds(b, all) })
+	await(t, "removed", func() bool { mu.Lock(); defer mu.Unlock(); return !emptied.IsZero() })
 	p.Publish(all, nil)
-	await(t, "back", func() bool { return holds(b, all) })
-	mu.Lock()
-	defer mu.Unlock()
+	await(t, "back", func() bool { mu.Lock(); defer mu.Unlock(); return !back.IsZero() })
 	if gap := back.Sub(emptied); gap < p.pace.settle-50*time.Millisecond {
 		t.Errorf("back after %v", gap)
 	}

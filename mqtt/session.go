@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,7 +29,10 @@ type session struct {
 	filters    []string // of the sweep that is under way; nil = none
 	found      map[string]bool
 	sweepBegan time.Time
-	swept      bool // this connection had its sweep
+	expected   int64        // messages that must come back before it ends: our own
+	returned   atomic.Int64 // messages that came back; written by receive
+	judged     int64        // returned when it was last looked at
+	swept      bool         // this connection had its sweep
 
 	refusal string // what the broker does not let us read; empty = nothing
 	deaf    bool   // that is our own status
@@ -47,6 +51,7 @@ type agenda struct {
 	sweep  time.Time // end of the sweep
 	echo   time.Time // our own online should have come back
 	flush  time.Time // something had to wait
+	steady time.Time // the connection is a good one after all
 	other  time.Time // the other installation is forgotten
 }
 
@@ -75,7 +80,7 @@ func take(t *time.Time, now time.Time) bool {
 
 func (a *agenda) next() time.Time {
 	var first time.Time
-	for _, t := range []time.Time{a.resend, a.status, a.sweep, a.echo, a.flush, a.other} {
+	for _, t := range []time.Time{a.resend, a.status, a.sweep, a.echo, a.flush, a.steady, a.other} {
 		if !t.IsZero() {
 			soonest(&first, t)
 		}
@@ -125,8 +130,14 @@ func (s *session) matters(w *wanted, topic string, payload []byte, retained bool
 	case c.serviceTopic():
 		return true
 	}
-	_, kept := w.payloads[topic]
-	return retained && !kept && c.owns(topic, payload)
+	if !retained {
+		return false
+	}
+	if _, kept := w.payloads[topic]; kept {
+		s.returned.Add(1)
+		return false
+	}
+	return c.owns(topic, payload)
 }
 
 // serve subscribes, sends everything, and goes on until the connection or ctx
@@ -145,6 +156,9 @@ func (s *session) serve(ctx context.Context) error {
 		s.refusal = fmt.Sprintf("The broker does not let us read %s: buttons or Home Assistant's restart will go unnoticed. Give the user %q the right to.",
 			refused[0], s.p.broker.username)
 		s.p.publishLink(func(l *Link) { l.Error = s.refusal })
+	}
+	if s.p.kicked >= kicksNoticed {
+		s.due.steady = time.Now().Add(s.p.pace.steady)
 	}
 	if !s.p.otherSeen.IsZero() {
 		s.due.other = s.p.otherSeen.Add(s.p.pace.otherFor)
@@ -397,6 +411,10 @@ func (s *session) act(ctx context.Context, now time.Time) error {
 				s.p.broker.username, s.p.config.base(), s.p.config.prefix())
 		})
 	}
+	if take(&s.due.steady, now) {
+		s.p.kicked = 0
+		s.p.publishLink(func(l *Link) { l.Error = s.refusal })
+	}
 	if take(&s.due.other, now) {
 		s.forgetOther()
 	}
@@ -414,6 +432,8 @@ func (s *session) startSweep(ctx context.Context) error {
 		return nil // what is found may be the other's
 	}
 	s.filters, s.found = s.p.config.sweepFilters(), map[string]bool{}
+	s.expected, s.judged = int64(len(s.sent))-1, 0 // the service state is under no filter
+	s.returned.Store(0)
 	if _, err := s.conn.subscribe(ctx, 0, s.filters...); err != nil {
 		return err
 	}
@@ -423,12 +443,20 @@ func (s *session) startSweep(ctx context.Context) error {
 }
 
 // finishSweep empties what was found, unless another installation uses our
-// base. One whose state was there when we came, with a status that says
+// base. It waits until the broker has handed on everything: our own messages
+// are among it, and how long it takes depends on the broker and on what else
+// there is. One whose state was there when we came, with a status that says
 // online, gets time to answer the state that we have sent.
 func (s *session) finishSweep(ctx context.Context) error {
 	patience := s.sweepBegan.Add(s.p.pace.suspicion)
 	if s.suspect != "" && s.statusBefore == online && time.Now().Before(patience) {
 		s.due.sweep = patience
+		return nil
+	}
+	returned := s.returned.Load()
+	if (returned < s.expected || returned > s.judged) && time.Now().Before(s.sweepBegan.Add(s.p.pace.sweepMost)) {
+		s.judged = returned
+		s.due.sweep = time.Now().Add(s.p.pace.quiet)
 		return nil
 	}
 	filters, found := s.filters, s.found
