@@ -186,6 +186,7 @@ func readMemory(path string) (*memory, error) {
 
 func parseMemory(data []byte) (*memory, error) {
 	m := newMemory()
+	m.Version = 0 // it must say which one it is
 	if err := json.Unmarshal(data, m); err != nil {
 		return nil, err
 	}
