@@ -72,7 +72,7 @@ func New(o Options) (*Daemon, error) {
 		Store: stored, Issue: o.Worker.Issue, Revoke: o.Worker.Revoke, Send: o.Worker.Send,
 		Answer: d.answer, CA: &directory.Client{UserAgent: "certsitter/" + o.Version},
 		Probe: probe.Probe, Read: probe.ReadFile, Act: d.act, Beat: beat,
-		Build: o.Build, Version: o.Version, Log: o.Log, State: o.Settings.StateDir, Manual: o.Manual,
+		Cautions: cautions, Build: o.Build, Version: o.Version, Log: o.Log, State: o.Settings.StateDir, Manual: o.Manual,
 	}
 	if o.Settings.MQTT.Broker != "" && !o.Manual {
 		d.link = newLink(o.Log)

@@ -130,12 +130,25 @@ func (s *Sitter) configure(conf *settings.Settings) error {
 	old := s.jobs
 	s.settings, s.jobs, s.watched = conf, jobs, watched
 	s.parsed = map[string]*expiry.Certificate{}
+	s.caution()
 	for _, j := range s.jobs {
 		if err := s.adoptJob(j, old); err != nil {
 			return err
 		}
 	}
 	return s.putAside()
+}
+
+// caution makes what looks wrong in the configuration visible.
+func (s *Sitter) caution() {
+	s.cautions = nil
+	if s.world.Cautions == nil {
+		return
+	}
+	s.cautions = s.world.Cautions(s.settings)
+	for _, p := range s.cautions {
+		s.log.Warn().Msg(p.Text + " " + p.Advice)
+	}
 }
 
 // adoptJob gives a job what is stored for it and what its predecessor, of an

@@ -47,6 +47,8 @@ type World struct {
 	Send   func(context.Context, notify.Request) error // error: *notify.Undelivered
 	Beat   func(ctx context.Context, url string) error // fetches the heartbeat's URL
 	Broker Broker                                      // nil = no MQTT
+	// Cautions are what looks wrong in a configuration that is in order.
+	Cautions func(*settings.Settings) []Problem
 
 	Now     func() time.Time // nil = time.Now
 	Build   time.Time        // no clock is before it

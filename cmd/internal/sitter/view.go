@@ -24,7 +24,7 @@ func (s *Sitter) view(now time.Time) {
 	link := s.link()
 	snap := &Snapshot{
 		Version: s.world.Version, Installation: s.memory.Installation, Time: now.UTC(),
-		Certificates: []Certificate{}, Targets: []Target{}, Problems: append([]Problem{}, s.notes...),
+		Certificates: []Certificate{}, Targets: []Target{}, Problems: slices.Concat([]Problem{}, s.notes, s.cautions),
 		MQTT: link, LastCheck: utc(s.memory.LastCheck), Language: s.settings.Language,
 	}
 	worst := expiry.OK
