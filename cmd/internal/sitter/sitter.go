@@ -124,7 +124,8 @@ type Sitter struct {
 	parsed       map[string]*expiry.Certificate // by name and address
 	shown        mqtt.Snapshot                  // what was published last
 	published    bool
-	notes        []Problem // of the service, from loading and reloading
+	notes        []Problem // of the service
+	cautions     []Problem // of the configuration in force
 	sending      map[string]bool
 	running      map[string]string // slot → name of the running renewal
 	metadata     map[string]metadata
