@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/certsitter/certsitter/addon"
 	"github.com/certsitter/certsitter/cmd/internal/act"
 	"github.com/certsitter/certsitter/cmd/internal/challenge"
 	"github.com/certsitter/certsitter/cmd/internal/page"
@@ -57,6 +58,7 @@ type Daemon struct {
 	link      *link
 	page      *page.Server
 	responder atomic.Pointer[challenge.Responder]
+	home      atomic.Pointer[addon.Core] // nil = there is none
 }
 
 // New opens the state folder and puts everything together. It starts nothing.
@@ -69,12 +71,12 @@ func New(o Options) (*Daemon, error) {
 	d := &Daemon{o: o, store: stored}
 	d.configure(o.Settings)
 	world := sitter.World{
-		Store: stored, Issue: o.Worker.Issue, Revoke: o.Worker.Revoke, Send: o.Worker.Send,
+		Store: stored, Issue: o.Worker.Issue, Revoke: o.Worker.Revoke, Send: d.send, Targets: d.targets,
 		Answer: d.answer, CA: &directory.Client{UserAgent: "certsitter/" + o.Version},
 		Probe: probe.Probe, Read: probe.ReadFile, Act: d.act, Beat: beat,
 		Cautions: cautions, Build: o.Build, Version: o.Version, Log: o.Log, State: o.Settings.StateDir, Manual: o.Manual,
 	}
-	if o.Settings.MQTT.Broker != "" && !o.Manual {
+	if hasBroker(o.Settings) && !o.Manual {
 		d.link = newLink(o.Log)
 		world.Broker = d.link
 	}
@@ -168,7 +170,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 	if old := d.o.Settings; conf.StateDir != old.StateDir || conf.Listen != old.Listen {
 		return errors.New("state_dir and listen change only at a restart")
 	}
-	if (conf.MQTT.Broker != "") != (d.link != nil) {
+	if hasBroker(conf) != (d.link != nil) {
 		return errors.New("mqtt.broker comes and goes only at a restart")
 	}
 	d.o.Redactor.Add(conf.Secrets()...)
@@ -189,6 +191,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 
 func (d *Daemon) configure(conf *settings.Settings) {
 	d.responder.Store(challenge.New(conf.HTTPPort, conf.TLSPort))
+	d.home.Store(core(conf, d.o.App))
 }
 
 func (d *Daemon) answer(ctx context.Context, kind, webroot string, names []string) (sitter.Answers, error) {
@@ -226,6 +229,8 @@ func (d *Daemon) pageConfig(conf *settings.Settings) page.Config {
 		Log: func(line string) { d.o.Log.Debug().Str("part", "page").Msg(line) },
 	}
 }
+
+func hasBroker(conf *settings.Settings) bool { return conf.MQTT.Broker != "" || conf.MQTT.Supervisor }
 
 // beat fetches the heartbeat's URL.
 func beat(ctx context.Context, url string) error {

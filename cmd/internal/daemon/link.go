@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -37,11 +38,15 @@ func (l *link) configure(c mqtt.Config) error {
 	if l.publisher != nil && reflect.DeepEqual(c, l.config) {
 		return nil
 	}
+	if l.config = c; c.Broker == "" { // the Supervisor's, which is asked for beside
+		l.publisher = nil
+		return nil
+	}
 	publisher, err := mqtt.New(c)
 	if err != nil {
 		return fmt.Errorf("set up MQTT: %w", err)
 	}
-	l.config, l.publisher = c, publisher
+	l.publisher = publisher
 	publisher.Publish(l.retained, l.obsolete)
 	select {
 	case l.renewed <- struct{}{}:
@@ -59,9 +64,37 @@ func (l *link) current() *mqtt.Publisher {
 // run keeps the present publisher running until ctx ends.
 func (l *link) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		l.runOne(ctx, l.current())
+		if p := l.current(); p != nil {
+			l.runOne(ctx, p)
+		} else {
+			l.find(ctx)
+		}
 	}
 	return nil
+}
+
+// findEvery is how often the Supervisor is asked for a broker: the Mosquitto
+// app may be installed or started later than we are.
+const findEvery = 30 * time.Second
+
+// find asks the Supervisor for the broker until it names one.
+func (l *link) find(ctx context.Context) {
+	l.mu.Lock()
+	c := l.config
+	l.mu.Unlock()
+	found, err := supervisorBroker(ctx, c)
+	if err == nil {
+		err = l.configure(found)
+	}
+	if err == nil {
+		return
+	}
+	l.log.Warn().Str("reason", err.Error()).Msg("no broker")
+	select {
+	case <-ctx.Done():
+	case <-l.renewed:
+	case <-time.After(findEvery):
+	}
 }
 
 // runOne runs one publisher until ctx ends or there is another one.

@@ -215,7 +215,7 @@ func guardRefusal(why renew.Hold, until, now time.Time) *Refused {
 // testMessages sends a test message to one target or to all of them.
 func (s *Sitter) testMessages(works context.Context, target string, done chan<- []Delivery) error {
 	var urls []string
-	for _, url := range s.settings.Notify {
+	for _, url := range s.targets {
 		if target == "" || notify.TargetID(url) == target {
 			urls = append(urls, url)
 		}

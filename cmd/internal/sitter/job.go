@@ -131,6 +131,10 @@ func (s *Sitter) configure(conf *settings.Settings) error {
 	s.settings, s.jobs, s.watched = conf, jobs, watched
 	s.parsed = map[string]*expiry.Certificate{}
 	s.caution()
+	s.targets = conf.Notify
+	if s.world.Targets != nil {
+		s.targets = s.world.Targets(conf)
+	}
 	for _, j := range s.jobs {
 		if err := s.adoptJob(j, old); err != nil {
 			return err

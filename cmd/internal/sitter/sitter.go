@@ -47,6 +47,9 @@ type World struct {
 	Send   func(context.Context, notify.Request) error // error: *notify.Undelivered
 	Beat   func(ctx context.Context, url string) error // fetches the heartbeat's URL
 	Broker Broker                                      // nil = no MQTT
+	// Targets are the addresses that messages go to: shoutrrr URLs, and made-up
+	// ones of targets that the World knows itself.
+	Targets func(*settings.Settings) []string
 	// Cautions are what looks wrong in a configuration that is in order.
 	Cautions func(*settings.Settings) []Problem
 
@@ -126,6 +129,7 @@ type Sitter struct {
 	published    bool
 	notes        []Problem // of the service
 	cautions     []Problem // of the configuration in force
+	targets      []string  // addresses that messages go to
 	sending      map[string]bool
 	running      map[string]string // slot → name of the running renewal
 	metadata     map[string]metadata

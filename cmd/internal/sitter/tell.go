@@ -162,7 +162,7 @@ func (s *Sitter) policy() notify.Policy {
 		zone := s.settings.Location
 		p.Quiet = func(t time.Time) bool { return quiet.Contains(t, zone) }
 	}
-	for _, url := range s.settings.Notify {
+	for _, url := range s.targets {
 		p.Targets = append(p.Targets, notify.TargetID(url))
 	}
 	return p
@@ -232,7 +232,7 @@ func asUndelivered(err error) *notify.Undelivered {
 }
 
 func (s *Sitter) targetURL(id string) string {
-	for _, url := range s.settings.Notify {
+	for _, url := range s.targets {
 		if notify.TargetID(url) == id {
 			return url
 		}
