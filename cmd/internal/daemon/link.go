@@ -133,7 +133,7 @@ func (l *link) runOne(ctx context.Context, p *mqtt.Publisher) {
 // say logs how the link is, once per change.
 func (l *link) say(s mqtt.Link, last string) string {
 	text := fmt.Sprint(s.Connected, s.Error, s.Other)
-	if text == last {
+	if text == last || !s.Connected && s.Error == "" { // the first try is under way
 		return last
 	}
 	switch {

@@ -108,7 +108,9 @@ func (s *Sitter) attempt(ctx context.Context, now time.Time, j *job, o RenewOpti
 	}
 	j.running, j.step = true, "begins"
 	s.running[j.slot] = j.name
-	s.emit(Event{Name: j.name, Kind: "started", Text: startSentence(s.decide(now, j).Reason, byHand, at)})
+	begins := startSentence(s.decide(now, j).Reason, byHand, at)
+	s.log.Info().Str("cert", j.name).Strs("names", j.rules.Names).Msg(begins)
+	s.emit(Event{Name: j.name, Kind: "started", Text: begins})
 	request := j.order
 	request.Directory, request.EABKid = at.directory, at.kid
 	if at.kid == "" {
