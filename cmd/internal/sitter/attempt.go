@@ -122,7 +122,7 @@ func (s *Sitter) attempt(ctx context.Context, now time.Time, j *job, o RenewOpti
 	order := ordering{
 		world: s.world, job: j, at: at, request: request,
 		newest: j.newest, fresh: j.revoked,
-		progress: func(p renew.Progress) { s.progress(ctx, j, p) },
+		progress: func(p renew.Progress) { s.progress(ctx, j.name, p) },
 	}
 	s.work(ctx, j.limit(), "the renewal of "+j.name, order.run(s))
 }
@@ -145,10 +145,12 @@ func (j *job) limit() time.Duration {
 
 // progress takes a step of an order into the loop. It is called from beside the
 // loop and never waits longer than the attempt lives.
-func (s *Sitter) progress(ctx context.Context, j *job, p renew.Progress) {
+func (s *Sitter) progress(ctx context.Context, name string, p renew.Progress) {
 	step := func(time.Time) {
-		j.step = p.Text
-		s.emit(Event{Name: j.name, Kind: "progress", Text: p.Text})
+		if j := s.job(name); j != nil && j.running {
+			j.step = p.Text
+		}
+		s.emit(Event{Name: name, Kind: "progress", Text: p.Text})
 	}
 	select {
 	case s.done <- step:
