@@ -117,14 +117,17 @@ func run(ctx context.Context, args []string, s shell) (code int) {
 	return s.conclude(parsed.Run())
 }
 
-// usageCode is the exit code of a wrong command line.
+// usageCode is the exit code of a wrong command line: that of the command, the
+// first word that is no flag and no flag's value.
 func usageCode(args []string) int {
-	for _, a := range args {
-		if a == "check" || a == "status" {
+	for i := 0; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "--config": // before the command, the only flag with a value
+			i++
+		case a == "check", a == "status":
 			return exitUnknown
-		}
-		if !strings.HasPrefix(a, "-") {
-			break
+		case !strings.HasPrefix(a, "-"):
+			return exitUsage
 		}
 	}
 	return exitUsage
