@@ -80,6 +80,9 @@ func socketOf(wanted, host string) (string, error) {
 	return path, nil
 }
 
+// podmanIdle is what Podman 4 says, with status 500, where Docker says 409.
+const podmanIdle = "can only kill running containers"
+
 // order has something done to a container.
 func (e engine) order(ctx context.Context, container, deed string) error {
 	status, body, err := e.ask(ctx, http.MethodPost, container, deed)
@@ -93,7 +96,7 @@ func (e engine) order(ctx context.Context, container, deed string) error {
 	switch {
 	case status == http.StatusNotFound:
 		return fmt.Errorf("there is no container %s: docker ps -a shows what there is", container)
-	case status == http.StatusConflict:
+	case status == http.StatusConflict || strings.Contains(reason, podmanIdle):
 		return fmt.Errorf("the container %s is not running, so that nothing uses the certificate: start it, or remove the action (%s)", container, reason)
 	case status == http.StatusForbidden:
 		return fmt.Errorf("what is behind %s forbids this: %s", e.socket, reason)

@@ -99,6 +99,7 @@ func TestWhatAnEngineMeans(t *testing.T) {
 	}{
 		"none":        {404, `{"message":"No such container: web"}`, "there is no container web"},
 		"stopped":     {409, `{"message":"Container 4c01 is not running"}`, "the container web is not running"},
+		"not begun":   {500, `{"cause":"container state improper","message":"can only kill running containers. 0435 is in state created: container state improper","response":500}`, "the container web is not running"},
 		"forbidden":   {403, `{"message":"denied by the proxy"}`, "forbids this: denied by the proxy"},
 		"broken":      {500, `{"message":"Cannot restart container web: driver failed\nprogramming s3cret"}`, "status 500): Cannot restart container web: driver failed / programming ***"},
 		"no reason":   {500, `<html>`, "it gives no reason"},
