@@ -65,7 +65,8 @@ type earth struct {
 	ends     map[string]time.Time // notAfter by ARI certificate id
 	messages int
 	failures int           // of attempts since the last success
-	lowest   time.Duration // least life that an installed certificate had at a renewal
+	lastEnd  time.Time     // notAfter of the newest certificate
+	lowest   time.Duration // least life that one had when the next was issued
 	serial   int64
 	wrong    time.Duration // what the wall clock is off
 	slept    time.Duration // how much longer than monotonic time the world is
@@ -195,7 +196,10 @@ func (w *earth) sign(r renew.OrderRequest) []byte {
 		w.t.Error(err)
 		return nil
 	}
-	w.ends[c.CertID()] = c.Leaf.NotAfter
+	if !w.lastEnd.IsZero() {
+		w.lowest = min(w.lowest, w.lastEnd.Sub(now))
+	}
+	w.ends[c.CertID()], w.lastEnd = c.Leaf.NotAfter, c.Leaf.NotAfter
 	return chain
 }
 
@@ -389,14 +393,6 @@ func (w *earth) note(e Event) {
 		if failures > 0 {
 			w.write("renewed after %d failures", failures)
 		}
-		c := w.inUse() // the one that is replaced, if the event is faster than the installation
-		if c == nil {
-			return
-		}
-		left := c.Left(w.now())
-		w.mu.Lock()
-		w.lowest = min(w.lowest, left)
-		w.mu.Unlock()
 	case "renewal_failed":
 		w.mu.Lock()
 		w.failures++
@@ -425,27 +421,36 @@ func TestFiveHealthyYears(t *testing.T) {
 		lifetime time.Duration
 		schedule string
 		years    time.Duration
-		renewals int
-		lowest   string // least life at a renewal, in days
+		renewals int     // certificates in a whole life
+		lowest   float64 // days that one had left at least when the next was issued
 	}{
-		{398 * day, "", years, 7, "131.0"},
-		{90 * day, "", years, 31, "30.0"},
-		{64 * day, "", years, 43, "21.3"},
-		{45 * day, "", years, 61, "15.0"},
-		{6 * day, "", years, 600, "3.0"},
-		{24 * time.Hour, "", years / 5, 700, "0.5"},
-		{4 * time.Hour, "", years / 20, 1000, "0.08"},
-		{90 * day, "0 3 * * 1", years, 28, "23.0"},
-		{45 * day, "0 3 * * 1", years, 53, "11.2"},
-		{6 * day, "0 3 * * 1", years, 420, "1.5"},
-		{4 * time.Hour, "0 3 * * 1", years / 20, 700, "0.04"},
+		{398 * day, "", years, 7, 132.6},
+		{90 * day, "", years, 31, 29.99},
+		{64 * day, "", years, 44, 21.33},
+		{45 * day, "", years, 62, 14.99},
+		{6 * day, "", years, 624, 2.99},
+		{24 * time.Hour, "", years / 5, 805, 0.49},
+		{4 * time.Hour, "", years / 20, 1382, 0.082},
+		// A week is longer than these may wait: a pass of their own is made when a
+		// quarter of the lifetime is left.
+		{90 * day, "0 3 * * 1", years, 29, 22.5},
+		{45 * day, "0 3 * * 1", years, 56, 11.24},
+		{6 * day, "0 3 * * 1", years, 435, 1.49},
+		{4 * time.Hour, "0 3 * * 1", years / 20, 841, 0.041},
 	} {
 		t.Run(fmt.Sprintf("%v %q", c.lifetime, c.schedule), func(t *testing.T) {
+			t.Parallel()
 			dir := folder(t)
 			synctest.Test(t, func(t *testing.T) {
 				w := newEarth(t, c.lifetime)
-				snap := w.live(t, dir, conf(t, dir, c.schedule, nil), c.years)
-				t.Logf("%d renewals, at least %.3f days left", len(w.issued), w.lowest.Hours()/24)
+				years := max(c.years/hurried, 2*c.lifetime)
+				snap := w.live(t, dir, conf(t, dir, c.schedule, nil), years)
+				if left := w.lowest.Hours() / 24; left < c.lowest {
+					t.Errorf("renewed with %.3f days left, want at least %.3f", left, c.lowest)
+				}
+				if hurried == 1 && len(w.issued) != c.renewals {
+					t.Errorf("%d certificates, want %d", len(w.issued), c.renewals)
+				}
 				if w.messages != 0 {
 					t.Errorf("somebody was told: %s", w.pages())
 				}

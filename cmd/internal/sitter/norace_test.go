@@ -1,0 +1,5 @@
+//go:build !race
+
+package sitter
+
+const hurried = 1
