@@ -191,7 +191,11 @@ func (d *Daemon) reload(ctx context.Context) error {
 
 func (d *Daemon) configure(conf *settings.Settings) {
 	d.responder.Store(challenge.New(conf.HTTPPort, conf.TLSPort))
-	d.home.Store(core(conf, d.o.App))
+	// A Core remembers a restart whose end it has not seen: it is kept while it is
+	// the same one.
+	if old := d.o.Settings; d.home.Load() == nil || old.HomeAssistantURL != conf.HomeAssistantURL || old.HomeAssistantToken != conf.HomeAssistantToken {
+		d.home.Store(core(conf, d.o.App))
+	}
 }
 
 func (d *Daemon) answer(ctx context.Context, kind, webroot string, names []string) (sitter.Answers, error) {
@@ -203,8 +207,11 @@ func (d *Daemon) answer(ctx context.Context, kind, webroot string, names []strin
 }
 
 func (d *Daemon) act(ctx context.Context, a settings.Action, facts sitter.Acted) error {
-	return act.Perform(ctx, a, act.Certificate{Name: facts.Name, Domains: facts.Domains, CertFile: facts.CertFile, KeyFile: facts.KeyFile},
-		act.Machine{Secrets: d.o.Redactor.String, ConfigFile: d.o.Settings.File})
+	machine := act.Machine{Secrets: d.o.Redactor.String, ConfigFile: d.o.Settings.File}
+	if home := d.home.Load(); home != nil { // not a nil *Core in an interface
+		machine.HomeAssistant = home
+	}
+	return act.Perform(ctx, a, act.Certificate{Name: facts.Name, Domains: facts.Domains, CertFile: facts.CertFile, KeyFile: facts.KeyFile}, machine)
 }
 
 func (d *Daemon) mqttConfig(conf *settings.Settings) mqtt.Config {
