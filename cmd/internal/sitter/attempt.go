@@ -93,7 +93,7 @@ func (s *Sitter) attempt(ctx context.Context, now time.Time, j *job, o RenewOpti
 	e := s.memory.of(j.name)
 	if err := j.target.Check(); err != nil && !at.trial {
 		e.Record = e.Record.Begin(now, byHand)
-		s.failed(now, j, at, localFault(renew.StepPresent, err))
+		s.failed(now, j, at, localFault(renew.StepOrder, err))
 		return
 	}
 	if !at.trial || byHand {
