@@ -6,7 +6,6 @@ import (
 	"os/signal"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/go-acme/lego/v4/challenge"
 	"github.com/go-acme/lego/v4/providers/dns/httpreq"
@@ -44,6 +43,5 @@ func workerMain() {
 		},
 		Revoke: acme.Revoke,
 		Send:   shout.Send,
-		Grace:  time.Second,
 	}))
 }

@@ -263,7 +263,7 @@ func received(ts *testscript.TestScript, _ bool, args []string) {
 // many days left of 90, and half a day, so that the number holds for a while.
 func certificate(ts *testscript.TestScript, _ bool, args []string) {
 	pair := madeCertificate(ts, args[0], args[1])
-	ts.Check(os.WriteFile(ts.MkAbs(args[2]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), certificatePEM(pair), 0o600))
 	if len(args) > 3 {
 		der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 		ts.Check(err)
@@ -274,9 +274,17 @@ func certificate(ts *testscript.TestScript, _ bool, args []string) {
 func madeCertificate(ts *testscript.TestScript, days, name string) tls.Certificate {
 	n, err := strconv.Atoi(days)
 	ts.Check(err)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pair, err := selfSigned(n, name)
 	ts.Check(err)
-	end := time.Now().Add(time.Duration(n)*24*time.Hour + 12*time.Hour)
+	return pair
+}
+
+func selfSigned(days int, name string) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	end := time.Now().Add(time.Duration(days)*24*time.Hour + 12*time.Hour)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 		NotBefore: end.AddDate(0, 0, -90), NotAfter: end, BasicConstraintsValid: true, IsCA: true,
@@ -286,8 +294,11 @@ func madeCertificate(ts *testscript.TestScript, days, name string) tls.Certifica
 		template.DNSNames, template.IPAddresses = nil, []net.IP{ip}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	ts.Check(err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+}
+
+func certificatePEM(pair tls.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})
 }
 
 // serve DAYS NAME VARIABLE: a TLS server with such a certificate; its host:port
@@ -312,7 +323,7 @@ func serve(ts *testscript.TestScript, _ bool, args []string) {
 	})
 	ts.Defer(func() { _ = listener.Close(); served.Wait() })
 	ts.Setenv(args[2], listener.Addr().String())
-	ts.Check(os.WriteFile(ts.MkAbs(args[2]+".pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]+".pem"), certificatePEM(pair), 0o600))
 }
 
 // same CERTFILE KEYFILE: the two belong together; ! same FILE FILE: the files
