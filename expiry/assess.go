@@ -33,6 +33,8 @@ const (
 	CodeStaging         = "staging"          // issued by a staging CA
 	CodeUnreadable      = "unreadable"       // the source could not be looked at
 	CodeUnreachable     = "unreachable"      // an endpoint of a managed one could not be looked at
+	CodeActionFailed    = "action_failed"    // what is to make a server take the new one does not succeed
+	CodeRevoked         = "revoked"          // the one in force was revoked and is not yet replaced
 	CodePinMismatch     = "pin_mismatch"     // not the fingerprint that is expected
 	CodeWrongName       = "wrong_name"       // a server's certificate is for other names
 	CodeChainIncomplete = "chain_incomplete" // a server does not send the intermediate certificate
@@ -64,6 +66,10 @@ type Facts struct {
 
 	Unreadable      string    // why the source could not be read, a sentence; empty = it could
 	UnreadableSince time.Time // since when
+
+	ActionError string    // why the present action did not succeed; empty = it did
+	InstalledAt time.Time // when the newest certificate was installed
+	Revoked     bool      // the one in force was revoked
 
 	ForeignClient bool      // a newer one that another client made was adopted
 	Waiting       string    // what the deployment waits for, a sentence; empty = nothing
@@ -373,6 +379,18 @@ func (j *judge) installation() {
 func (j *judge) deployment() {
 	if j.Waiting != "" {
 		j.add(CodeWaiting, Notice, sentence(j.Waiting), cmp.Or(j.ActionAdvice, "Nothing, or do it by hand now."))
+	}
+	if j.ActionError != "" {
+		severity := Notice
+		if !j.InstalledAt.IsZero() && j.now.Sub(j.InstalledAt) >= holdAfterAction {
+			severity = Warning
+		}
+		j.add(CodeActionFailed, severity, fmt.Sprintf("The new certificate of %s is installed, but what is to make it used fails: %s", j.name, sentence(j.ActionError)),
+			"Remove the cause, or do it by hand; it is tried again by itself.")
+	}
+	if j.Revoked {
+		j.add(CodeRevoked, Critical, fmt.Sprintf("The certificate of %s was revoked and its replacement has not come yet: browsers may refuse it.", j.name),
+			cmp.Or(j.FailureAdvice, "Nothing, unless the order keeps failing."))
 	}
 	if j.ForeignClient {
 		j.add(CodeForeignClient, Notice, fmt.Sprintf("Another program has renewed %s and Certsitter has taken its certificate over. Two that renew the same certificate use up the CA's limits.", j.name),

@@ -43,7 +43,9 @@ type Facts struct {
 	Newest *Version // newest stored version; nil = none
 	// Covers: the newest version holds every configured name.
 	Covers bool
-	Window Window // ARI of the newest version; zero = none
+	// Revoked: the newest version was revoked, so it must be replaced.
+	Revoked bool
+	Window  Window // ARI of the newest version; zero = none
 	// RetryAfter is until when the CA asked us to stay away, for this
 	// certificate or for its whole directory, whichever is later.
 	RetryAfter time.Time
@@ -121,6 +123,8 @@ func due(now time.Time, f Facts, r Record, s Settings) Decision {
 	switch v := f.Newest; {
 	case v == nil:
 		return atOnce(Missing, r, now)
+	case f.Revoked:
+		return atOnce(Revoked, r, now)
 	case v.Staging && !s.Staging:
 		return atOnce(Trusted, r, now)
 	case !f.Covers:
@@ -240,20 +244,29 @@ func Guard(now time.Time, f Facts, s Settings) (time.Time, Hold) {
 		}
 	}
 	hold(f.RetryAfter, OnRetry)
-	hold(nthLast(f.Attempts, attemptsPerHour, time.Hour), OnHourly)
-	if !s.Private && f.Newest != nil {
-		hold(nthLast(f.Issuances, issuancesPerWeek, min(7*day, f.Newest.Lifetime())), OnIssued)
+	hold(nthLast(now, f.Attempts, attemptsPerHour, time.Hour), OnHourly)
+	if !s.Private {
+		span := 7 * day
+		if f.Newest != nil {
+			span = min(span, f.Newest.Lifetime())
+		}
+		hold(nthLast(now, f.Issuances, issuancesPerWeek, span), OnIssued)
 	}
 	return until, why
 }
 
 // nthLast is when the nth last of the instants leaves the window, the zero time
-// if there are fewer.
-func nthLast(ascending []time.Time, n int, window time.Duration) time.Time {
+// if there are fewer. One from the future was noted while the clock ran ahead,
+// and is as good as now.
+func nthLast(now time.Time, ascending []time.Time, n int, window time.Duration) time.Time {
 	if len(ascending) < n {
 		return time.Time{}
 	}
-	return ascending[len(ascending)-n].Add(window)
+	at := ascending[len(ascending)-n]
+	if at.After(now) {
+		at = now
+	}
+	return at.Add(window)
 }
 
 // Covers reports whether the version holds all the names.

@@ -79,6 +79,21 @@ func RetryAt(now time.Time, f *Fault) time.Time {
 	return now.Add(min(f.RetryAfter, maxRetryAfter))
 }
 
+// NotAfter is the record without instants that lie in the future, as a clock
+// that ran ahead has left them: what was remembered happened by now, and the
+// CA's word holds no longer than any of its words does.
+func (r Record) NotAfter(now time.Time) Record {
+	for _, t := range []*time.Time{&r.FirstFailure, &r.LastAttempt, &r.LastEnd, &r.LastSuccess, &r.Pressed} {
+		if t.After(now) {
+			*t = now
+		}
+	}
+	if limit := now.Add(maxRetryAfter); r.RetryAfter.After(limit) {
+		r.RetryAfter = limit
+	}
+	return r
+}
+
 // Failing reports whether the last attempt that ended failed.
 func (r Record) Failing() bool { return r.Failures > 0 }
 
@@ -92,7 +107,7 @@ func (r Record) backoffEnds(newest *Version) time.Time {
 
 // backoffAfter grows with the failures and shrinks with the life that is left.
 func backoffAfter(failures int, at time.Time, newest *Version) time.Duration {
-	wait := backoff[min(failures, len(backoff))-1]
+	wait := backoff[min(max(failures, 1), len(backoff))-1]
 	if newest == nil || !at.Before(newest.NotAfter) {
 		return min(wait, 6*time.Hour)
 	}

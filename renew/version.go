@@ -14,6 +14,7 @@ type Version struct {
 	CertID      string    `json:"cert_id,omitempty"`     // ARI certificate id (RFC 9773 §4.1); empty without an authority key id
 	Directory   string    `json:"directory,omitempty"`   // that issued it; empty if adopted
 	AccountURL  string    `json:"account_url,omitempty"` // that ordered it; empty if adopted
+	EABKid      string    `json:"eab_kid,omitempty"`     // of that account
 	KeyType     string    `json:"key_type"`              // ec256 ec384 rsa2048 rsa3072 rsa4096, or what was adopted
 	Profile     string    `json:"profile,omitempty"`     // that was asked for
 	Staging     bool      `json:"staging,omitempty"`     // issued by a public CA's staging environment

@@ -255,7 +255,7 @@ func (s *Store) Add(name string, issued renew.Issued, now time.Time) (renew.Vers
 		return renew.Version{}, fmt.Errorf("read pending order of %s: %w", name, err)
 	}
 	m := describe(certificate, now)
-	m.Directory, m.Profile = order.Directory, order.Profile
+	m.Directory, m.EABKid, m.Profile = order.Directory, order.EABKid, order.Profile
 	m.AccountURL = cmp.Or(issued.AccountURL, order.AccountURL)
 	m.OrderURL = cmp.Or(issued.OrderURL, order.OrderURL)
 	m.Staging = m.Staging || order.Staging

@@ -52,6 +52,7 @@ func (s *Sitter) factsAt(now time.Time, j *job, at place) renew.Facts {
 	if j.newest != nil && e.ARI.CertID == j.newest.CertID {
 		f.Window = e.ARI.Window
 	}
+	f.Revoked = j.newest != nil && e.Revoked == j.newest.Fingerprint
 	if !at.trial {
 		f.Issuances = j.issuances
 		if e.Record.RetryAfter.After(f.RetryAfter) {
@@ -67,18 +68,30 @@ func (s *Sitter) renewals(ctx context.Context, now time.Time) {
 		if j.running || !j.looked {
 			continue
 		}
-		o := RenewOptions{}
-		switch d := s.decide(now, j); {
-		case j.asked != nil:
-			o = *j.asked
-		case s.world.Manual:
+		if j.asked == nil && s.world.Manual {
 			continue
-		case !d.Now(now):
+		}
+		if d := s.decide(now, j); j.asked == nil && !d.Now(now) {
 			s.at(d.At)
 			continue
 		}
 		if len(s.running) >= s.world.Workers || s.running[j.slot] != "" {
 			continue // the end of the one that runs is the next pass
+		}
+		s.countIssuances(now, j) // only now: it reads what is stored
+		if j.asked == nil {
+			if d := s.decide(now, j); !d.Now(now) {
+				s.at(d.At)
+				continue
+			}
+			s.attempt(ctx, now, j, RenewOptions{})
+			continue
+		}
+		o := *j.asked
+		if until, why := renew.Guard(now, s.factsAt(now, j, j.place(o)), j.rules); !until.IsZero() {
+			j.asked = nil // it waited for another one, after which the CA may have asked for quiet
+			s.refuse(j.name, o, guardRefusal(why, until, now))
+			continue
 		}
 		s.attempt(ctx, now, j, o)
 	}
@@ -91,18 +104,18 @@ func (s *Sitter) attempt(ctx context.Context, now time.Time, j *job, o RenewOpti
 	j.asked = nil
 	at := j.place(o)
 	e := s.memory.of(j.name)
-	if err := j.target.Check(); err != nil && !at.trial {
-		e.Record = e.Record.Begin(now, byHand)
-		s.failed(now, j, at, localFault(renew.StepOrder, err))
-		return
-	}
+	before := e.Record
 	if !at.trial || byHand {
 		e.Record = e.Record.Begin(now, byHand)
 	}
 	s.memory.began(attempt{At: now, Account: at.account, Names: j.rules.Names})
 	s.dirty = true
 	if s.save(); s.dirty { // an attempt that cannot be remembered is not made: a crash loop must not spend the CA's limits
-		e.Record = e.Record.Stopped()
+		e.Record = before
+		s.memory.neverBegan(now, at.account)
+		if byHand {
+			s.refuse(j.name, o, &Refused{Code: "state", Sentence: "Nothing can be remembered in the state folder, so nothing is ordered. Make room in it, or make it writable."})
+		}
 		s.at(now.Add(time.Minute))
 		return
 	}
@@ -121,7 +134,7 @@ func (s *Sitter) attempt(ctx context.Context, now time.Time, j *job, o RenewOpti
 	}
 	order := ordering{
 		world: s.world, job: j, at: at, request: request,
-		newest: j.newest, fresh: j.revoked,
+		newest: j.newest, fresh: e.Revoked != "", begun: now,
 		progress: func(p renew.Progress) { s.progress(ctx, j.name, p) },
 	}
 	s.work(ctx, j.limit(), "the renewal of "+j.name, order.run(s))
@@ -167,6 +180,7 @@ type ordering struct {
 	request  renew.OrderRequest
 	newest   *renew.Version
 	fresh    bool // the key in force must not be used again
+	begun    time.Time
 	progress func(renew.Progress)
 }
 
@@ -183,6 +197,9 @@ func (o ordering) run(s *Sitter) func(context.Context) func(time.Time) {
 // order keeps what must survive a crash before each step that depends on it:
 // the account's key, the certificate's key, the account's URL, the order's URL.
 func (o ordering) order(ctx context.Context) (renew.Version, error) {
+	if err := o.job.target.Check(); err != nil && !o.at.trial {
+		return renew.Version{}, &unasked{err}
+	}
 	stored, err := o.store()
 	if err != nil {
 		return renew.Version{}, err
@@ -232,12 +249,23 @@ func (o ordering) order(ctx context.Context) (renew.Version, error) {
 	if err != nil {
 		return renew.Version{}, o.cleanUp(stored, err, answers)
 	}
+	if !o.at.keep {
+		return renew.Version{Names: want.Names}, stored.Drop(o.job.name)
+	}
 	version, err := stored.Add(o.job.name, issued, o.world.Now())
+	if errors.Is(err, store.ErrUnfit) { // the CA would hand out the same one again
+		return renew.Version{}, fmt.Errorf("store certificate: %w", errors.Join(err, stored.Drop(o.job.name)))
+	}
 	if err != nil {
 		return renew.Version{}, fmt.Errorf("store certificate: %w", err)
 	}
 	return version, nil
 }
+
+// unasked is a failure before anything was asked of the CA.
+type unasked struct{ error }
+
+func (u *unasked) Unwrap() error { return u.error }
 
 // store is the real one, or the scratch store of a trial.
 func (o ordering) store() (*store.Store, error) {
@@ -258,7 +286,7 @@ func (o ordering) answers(ctx context.Context) (Answers, error) {
 	}
 	answers, err := o.world.Answer(ctx, o.request.Challenge, o.job.webroot, o.job.rules.Names)
 	if err != nil {
-		return nil, localFault(renew.StepPresent, err)
+		return nil, &unasked{localFault(renew.StepPresent, err)}
 	}
 	return answers, nil
 }
@@ -290,15 +318,19 @@ func localFault(step string, err error) *renew.Fault {
 func (s *Sitter) attempted(now time.Time, o ordering, v renew.Version, err error, stopped bool) {
 	j := s.job(o.job.name)
 	delete(s.running, o.job.slot)
+	for _, other := range s.jobs {
+		other.counted = false // another one for the same names counts, too
+	}
+	if _, ok := errors.AsType[*unasked](err); ok {
+		s.memory.neverBegan(o.begun, o.at.account)
+	}
 	if j == nil { // it left the configuration meanwhile
+		s.putAside()
 		return
 	}
 	j.running, j.step = false, ""
 	s.dirty = true
-	if wrong, ok := errors.AsType[*worker.VersionError](err); ok {
-		s.fatal = fmt.Errorf("%w: %w", ErrRestart, wrong)
-		stopped = true
-	}
+	stopped = s.upgraded(err) || stopped
 	switch e := s.memory.of(j.name); {
 	case err == nil:
 		s.succeeded(now, j, o.at, v)
@@ -324,7 +356,6 @@ func (s *Sitter) succeeded(now time.Time, j *job, at place, v renew.Version) {
 	}
 	e.Record = e.Record.Succeeded(now)
 	e.LastResult = clip(fmt.Sprintf("Renewed on %s, valid until %s.", dateOf(now), dateOf(v.NotAfter)))
-	j.revoked = false
 	s.stored(now, j, v)
 	s.event(now, j.name, "renewed", e.LastResult)
 }
@@ -336,6 +367,7 @@ func (s *Sitter) failed(now time.Time, j *job, at place, f *renew.Fault) {
 		s.memory.Directories[at.directory] = renew.RetryAt(now, f)
 	}
 	s.dirty = true
+	s.heardDate(now, f.Date)
 	if at.trial {
 		e.Record = e.Record.Stopped()
 		why := renew.Explain(f)
@@ -354,13 +386,13 @@ func (s *Sitter) failed(now time.Time, j *job, at place, f *renew.Fault) {
 
 // stored makes v the newest version and begins its deployment.
 func (s *Sitter) stored(now time.Time, j *job, v renew.Version) {
-	j.newest = &v
-	s.countIssuances(now, j)
 	e := s.memory.of(j.name)
-	e.ARI = ariMemory{}
-	e.Foreign = false
+	before := s.inForce(now, j)
+	urgent := e.ARI.Window.Past(now) || e.Revoked != "" || before == nil || s.scarce(now, j, before)
+	j.newest = &v
+	e.ARI, e.Foreign, e.Revoked = ariMemory{}, false, ""
 	e.remember(v.Fingerprint)
-	e.Deployment = &deployment{Version: v.ID, Fingerprint: v.Fingerprint, Stage: toInstall, StartedAt: now}
+	e.Deployment = &deployment{Version: v.ID, Fingerprint: v.Fingerprint, Stage: toInstall, StartedAt: now, Urgent: urgent}
 	s.dirty = true
 }
 
@@ -371,6 +403,7 @@ var startSentences = map[renew.Reason]string{
 	renew.Trusted: "The certificate is from a staging CA: ordering a trusted one",
 	renew.ARI:     "The CA advises to renew now: ordering",
 	renew.Age:     "The certificate is due: ordering a new one",
+	renew.Revoked: "The certificate was revoked: ordering another one with a new key",
 }
 
 func startSentence(why renew.Reason, byHand bool, at place) string {

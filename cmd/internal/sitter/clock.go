@@ -28,6 +28,7 @@ type clock struct {
 	wall     time.Time     // at the last tick
 	mono     time.Duration // at the last tick, since the start
 	doubtful bool          // it jumped: to be looked at before anything is judged
+	unproven bool          // it jumped, and no CA could be asked: it is asked again
 	insane   bool          // at the last tick
 	since    time.Duration // since when it is insane or doubtful, since the start
 }
@@ -45,7 +46,7 @@ func (c *clock) tick(wall time.Time, mono time.Duration) {
 
 // heard takes in a CA's Date.
 func (c *clock) heard(wall, date time.Time) {
-	c.doubtful = false
+	c.doubtful, c.unproven = false, false
 	c.off = wall.Sub(date)
 	if c.off.Abs() <= near {
 		c.saved = wall // proven, whatever was saved
@@ -53,8 +54,12 @@ func (c *clock) heard(wall, date time.Time) {
 }
 
 // unheard ends the doubt when no CA could be asked: the rules without a Date
-// must do.
-func (c *clock) unheard() { c.doubtful = false }
+// must do until one can, and what was said before the jump counts no more.
+func (c *clock) unheard() {
+	if c.doubtful {
+		c.doubtful, c.unproven, c.off = false, true, 0
+	}
+}
 
 // sane reports whether anything may be judged, renewed or sent.
 func (c *clock) sane() bool {

@@ -39,7 +39,7 @@ func (s *Sitter) Renew(ctx context.Context, name string, o RenewOptions) error {
 // Check looks at everything now and returns when all looks have come back.
 func (s *Sitter) Check(ctx context.Context) error {
 	done := make(chan error, 1)
-	if err := s.ask(ctx, func(context.Context, time.Time) error { s.checkAll(done); return nil }); err != nil {
+	if err := s.ask(ctx, func(context.Context, time.Time) error { return s.check(done) }); err != nil {
 		return err
 	}
 	return s.await(ctx, done)
@@ -125,6 +125,15 @@ func (s *Sitter) await(ctx context.Context, answer <-chan error) error {
 	}
 }
 
+// check makes everything due to be looked at now.
+func (s *Sitter) check(done chan error) error {
+	if !s.clock.sane() {
+		return &Refused{Code: "clock", Sentence: "The clock cannot be believed yet, so nothing is judged. Set the time, or wait for NTP."}
+	}
+	s.checkAll(done)
+	return nil
+}
+
 // pressed carries out what came over MQTT. Nobody waits for an answer there, so
 // a refusal shows in the certificate's last result.
 func (s *Sitter) pressed(works context.Context, now time.Time, c mqtt.Command) {
@@ -135,7 +144,9 @@ func (s *Sitter) pressed(works context.Context, now time.Time, c mqtt.Command) {
 			s.log.Warn().Err(err).Str("cert", c.Name).Msg("not renewed")
 		}
 	case "check":
-		s.checkAll(make(chan error, 1))
+		if err := s.check(make(chan error, 1)); err != nil {
+			s.log.Warn().Err(err).Msg("not looked")
+		}
 	case "notify":
 		if err := s.testMessages(works, "", make(chan []Delivery, 1)); err != nil {
 			s.log.Warn().Err(err).Msg("no test message")
@@ -150,15 +161,21 @@ func (s *Sitter) byHand(now time.Time, name string, o RenewOptions) error {
 		return s.notManaged(name)
 	}
 	if err := s.mayRenew(now, j, o); err != nil {
-		if !o.DryRun && !o.Staging {
-			s.memory.of(name).LastResult = clip("Not renewed: " + err.Sentence)
-			s.dirty = true
-		}
-		s.emit(Event{Name: name, Kind: "refused", Text: err.Sentence})
+		s.refuse(name, o, err)
 		return err
 	}
 	j.asked, j.byHand = &o, true
 	return nil
+}
+
+// refuse says why a renewal by hand is not made, in the last result, too: over
+// MQTT nobody waits for an answer.
+func (s *Sitter) refuse(name string, o RenewOptions, why *Refused) {
+	if !o.DryRun && !o.Staging {
+		s.memory.of(name).LastResult = clip("Not renewed: " + why.Sentence)
+		s.dirty = true
+	}
+	s.emit(Event{Name: name, Kind: "refused", Text: why.Sentence})
 }
 
 func (s *Sitter) notManaged(name string) *Refused {
@@ -187,6 +204,7 @@ func (s *Sitter) mayRenew(now time.Time, j *job, o RenewOptions) *Refused {
 	if (o.Staging || o.DryRun) && j.stagingDirectory == "" {
 		return &Refused{Code: "staging", Sentence: fmt.Sprintf("The CA of %s has no staging environment, so a trial would be a real order.", j.name)}
 	}
+	s.countIssuances(now, j)
 	at := j.place(o)
 	until, why := renew.Guard(now, s.factsAt(now, j, at), j.rules)
 	if !until.IsZero() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/certsitter/certsitter/cmd/internal/settings"
@@ -47,18 +48,22 @@ func (s *Sitter) install(ctx context.Context, j *job, d deployment) {
 		return
 	}
 	j.deploying = true
-	stored, version, target, name := s.world.Store, *v, j.target, j.name
+	stored, version, target, name, files := s.world.Store, *v, j.target, j.name, j.files
 	s.work(ctx, installLimit, "the installation of "+j.name, func(context.Context) func(time.Time) {
 		changed, err := stored.Install(name, version, target)
-		return func(now time.Time) { s.wasInstalled(now, name, d, changed, err) }
+		f := found{}
+		f.print.changed(s.world.Now(), files)
+		f.installed, f.installError = installedAt(target)
+		return func(now time.Time) { s.wasInstalled(now, name, d, f, changed, err) }
 	})
 }
 
-func (s *Sitter) wasInstalled(now time.Time, name string, d deployment, changed bool, err error) {
+func (s *Sitter) wasInstalled(now time.Time, name string, d deployment, f found, changed bool, err error) {
 	j, current := s.deploying(name, d)
 	if j == nil {
 		return
 	}
+	j.print, j.installed, j.installError = f.print, f.installed, f.installError
 	if err != nil {
 		if errors.Is(err, store.ErrStaging) { // it stays as it is until the configuration changes
 			s.memory.of(name).LastResult = clip(err.Error())
@@ -67,7 +72,6 @@ func (s *Sitter) wasInstalled(now time.Time, name string, d deployment, changed 
 		return
 	}
 	s.log.Info().Str("cert", name).Bool("changed", changed).Strs("files", j.files).Msg("installed")
-	s.readInstalled(now, j)
 	after := current.installed(now, len(j.actions))
 	s.memory.of(name).Deployment = &after
 	s.memory.of(name).Files = j.paths()
@@ -98,16 +102,16 @@ func (s *Sitter) act(ctx context.Context, now time.Time, j *job, d deployment) {
 	}
 	action := j.actions[d.Action]
 	if wait := s.waitFor(now, j, action); !wait.IsZero() {
-		s.waits(j, d, "The action \""+action.String()+"\" waits for the restart window, which opens at "+clockTime(wait, now)+".")
+		s.waits(j, d, "The action \""+label(action)+"\" waits for the restart window, which opens at "+clockTime(wait, now)+".")
 		s.at(wait)
 		return
 	}
 	j.deploying = true
 	name := j.name
 	facts := Acted{Name: name, Domains: j.rules.Names, CertFile: j.target.CertFile, KeyFile: j.target.KeyFile}
-	s.emit(Event{Name: name, Kind: "progress", Text: "Performing: " + action.String() + "."})
+	s.emit(Event{Name: name, Kind: "progress", Text: "Performing: " + label(action) + "."})
 	perform := s.world.Act
-	s.work(ctx, actLimit, "the action "+action.String(), func(ctx context.Context) func(time.Time) {
+	s.work(ctx, actLimit, "the action "+label(action), func(ctx context.Context) func(time.Time) {
 		err := perform(ctx, action, facts)
 		stopped := ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled)
 		return func(now time.Time) {
@@ -116,16 +120,29 @@ func (s *Sitter) act(ctx context.Context, now time.Time, j *job, d deployment) {
 				return // it is performed again after the restart
 			}
 			if err != nil {
-				s.stumbled(now, j, current, fmt.Errorf("%s: %w", action, err))
+				s.stumbled(now, j, current, fmt.Errorf("%s: %w", label(action), err))
 				return
 			}
-			s.log.Info().Str("cert", name).Str("action", action.String()).Msg("performed")
+			s.log.Info().Str("cert", name).Str("action", label(action)).Msg("performed")
 			after := current.acted(now, len(j.actions))
 			s.memory.of(name).Deployment = &after
 			s.dirty = true
 			s.save()
 		}
 	})
+}
+
+// label is an action for people and logs. Of a command it is the program alone:
+// its arguments may hold secrets.
+func label(a settings.Action) string {
+	if a.Kind != settings.RunCommand {
+		return a.String()
+	}
+	program, _, more := strings.Cut(a.Argument, " ")
+	if more {
+		program += " …"
+	}
+	return string(a.Kind) + " " + program
 }
 
 // deploying ends the step that was under way: the job and its deployment, if it
@@ -159,16 +176,18 @@ func (s *Sitter) stumbled(now time.Time, j *job, d deployment, err error) {
 // waits for a window with little life left, or when the CA is about to revoke.
 func (s *Sitter) waitFor(now time.Time, j *job, action settings.Action) time.Time {
 	window, zone := s.settings.RestartWindow, s.settings.Location
-	if window.IsZero() || !action.Interrupts() || window.Contains(now, zone) {
+	if window.IsZero() || !action.Interrupts() || window.Contains(now, zone) || s.memory.of(j.name).Deployment.Urgent {
 		return time.Time{}
 	}
-	if s.memory.of(j.name).ARI.Window.Past(now) {
-		return time.Time{}
-	}
-	if c := s.inForce(now, j); c == nil || c.Left(now) < expiry.Scale(j.warnDays, c.Lifetime()) {
+	if c := s.inForce(now, j); c == nil || s.scarce(now, j, c) { // what is served may be near its end
 		return time.Time{}
 	}
 	return window.Next(now, zone)
+}
+
+// scarce: less life is left than people are warned below.
+func (s *Sitter) scarce(now time.Time, j *job, c *expiry.Certificate) bool {
+	return c.Left(now) < expiry.Scale(j.warnDays, c.Lifetime())
 }
 
 func (s *Sitter) waits(j *job, d deployment, sentence string) {
@@ -188,7 +207,7 @@ func (s *Sitter) verify(now time.Time, j *job, d deployment) {
 		d.Stage = deployed
 		s.memory.of(j.name).Deployment = &d
 		s.dirty = true
-		text := "Installed."
+		text := "The new certificate is in place."
 		if len(j.endpoints) > 0 {
 			text = "Every endpoint serves the new certificate."
 		}
@@ -196,8 +215,12 @@ func (s *Sitter) verify(now time.Time, j *job, d deployment) {
 		return
 	}
 	at, more := d.nextLook()
-	if !more || j.looking > 0 {
-		return // the usual rhythm goes on looking
+	if j.looking > 0 {
+		return
+	}
+	if !more {
+		s.unseen(now, j, d)
+		return
 	}
 	if now.Before(at) {
 		s.at(at)
@@ -207,6 +230,21 @@ func (s *Sitter) verify(now time.Time, j *job, d deployment) {
 	s.memory.of(j.name).Deployment = &d
 	s.dirty = true
 	s.lookAtEndpoints(j)
+}
+
+// unseen ends a deployment whose endpoints cannot be seen to serve it: they are
+// not reached from here, or somebody else's certificate stands before them. One
+// that still serves an earlier one of ours goes on being looked at.
+func (s *Sitter) unseen(now time.Time, j *job, d deployment) {
+	for _, p := range j.endpoints {
+		if served := s.served(j.name, p.address, j.installed); served.Certificate != nil && served.Known && !served.Same {
+			return
+		}
+	}
+	d.Stage = deployed
+	s.memory.of(j.name).Deployment = &d
+	s.dirty = true
+	s.event(now, j.name, "deployed", "The new certificate is in place. It could not be seen at every endpoint.")
 }
 
 // servedEverywhere: there are endpoints, and each was seen to serve what is

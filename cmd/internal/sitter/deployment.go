@@ -18,6 +18,7 @@ type deployment struct {
 	Next        time.Time `json:"next,omitzero"`     // when to go on after a failure
 	Error       string    `json:"error,omitzero"`
 	Waiting     string    `json:"waiting,omitzero"` // what it waits for, one sentence
+	Urgent      bool      `json:"urgent,omitzero"`  // no window is waited for
 }
 
 type stage string

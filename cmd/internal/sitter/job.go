@@ -41,16 +41,18 @@ type job struct {
 	// how it stands; the loop's
 	newest       *renew.Version
 	issuances    []time.Time
+	counted      bool                // issuances are what is stored
 	installed    *expiry.Certificate // the pair in place; nil = none
 	installError string              // why the pair in place cannot be used
 	looked       bool
+	reading      time.Time // since when its files are being read; zero = they are not
+	again        bool      // its files are to be read again at the next look
 	lookedAt     time.Time
 	lookAt       time.Time
 	print        footprint
 	asking       bool // for renewal information
 	asked        *RenewOptions
 	byHand       bool // somebody asked in this run: a command line without a daemon deploys it
-	revoked      bool // the one in force was revoked: its key is not used again
 	running      bool
 	step         string
 	deploying    bool
@@ -79,6 +81,7 @@ type watch struct {
 	print   footprint
 	next    time.Time
 	busy    bool
+	began   time.Time // when the reading that is under way began
 }
 
 // job is the managed certificate of that name, nil if there is none.
@@ -135,12 +138,12 @@ func (s *Sitter) configure(conf *settings.Settings) error {
 	if s.world.Targets != nil {
 		s.targets = s.world.Targets(conf)
 	}
+	s.published = false
 	for _, j := range s.jobs {
-		if err := s.adoptJob(j, old); err != nil {
-			return err
-		}
+		s.adoptJob(j, old)
 	}
-	return s.putAside()
+	s.putAside()
+	return nil
 }
 
 // caution makes what looks wrong in the configuration visible.
@@ -156,29 +159,38 @@ func (s *Sitter) caution() {
 }
 
 // adoptJob gives a job what is stored for it and what its predecessor, of an
-// earlier configuration, is doing.
-func (s *Sitter) adoptJob(j *job, old []*job) error {
-	if _, err := s.world.Store.Restore(j.name, j.rules.Names); err != nil {
-		return fmt.Errorf("bring back what is stored for %s: %w", j.name, err)
-	}
-	if j.ownFolder != "" {
-		if _, err := s.world.Store.Live(j.name); err != nil {
-			return fmt.Errorf("make the folder of %s: %w", j.name, err)
+// earlier configuration, is doing. What cannot be read is said and keeps no
+// other certificate from being looked after.
+func (s *Sitter) adoptJob(j *job, old []*job) {
+	trouble := func(what string, err error) {
+		if err != nil {
+			s.log.Error().Err(err).Str("cert", j.name).Msg(what)
 		}
 	}
-	version, there, err := s.world.Store.Current(j.name)
-	if err != nil {
-		return fmt.Errorf("read the stored certificate of %s: %w", j.name, err)
+	_, err := s.world.Store.Restore(j.name, j.rules.Names)
+	trouble("cannot bring back what was stored under this name", err)
+	if j.ownFolder != "" {
+		_, err := s.world.Store.Live(j.name)
+		trouble("cannot make the certificate's folder", err)
 	}
-	if there {
+	e := s.memory.of(j.name)
+	versions, err := s.world.Store.Versions(j.name)
+	trouble("a stored certificate is damaged", err)
+	for _, v := range versions {
+		e.remember(v.Fingerprint) // also after the state was lost
+	}
+	if version, there, _ := s.world.Store.Current(j.name); there { // damage was said above
 		j.newest = &version
+		if version.StoredAt.After(e.Record.LastEnd) && (e.Record.Open || e.Record.Failing()) {
+			e.Record = e.Record.Succeeded(version.StoredAt) // a crash came between the store and the state
+			s.dirty = true
+		}
 	}
 	for _, o := range old {
 		if o.name == j.name {
-			j.asked, j.running, j.step, j.asking, j.deploying, j.revoked = o.asked, o.running, o.step, o.asking, o.deploying, o.revoked
+			j.asked, j.running, j.step, j.asking, j.deploying = o.asked, o.running, o.step, o.asking, o.deploying
 		}
 	}
-	e := s.memory.of(j.name)
 	if e.Digest != j.digest {
 		if e.Digest != "" {
 			e.Record = e.Record.Reconfigured()
@@ -188,12 +200,11 @@ func (s *Sitter) adoptJob(j *job, old []*job) error {
 	if j.newest != nil && renew.TooCoarse(*j.newest, e.ARI.Window, j.rules) {
 		s.log.Warn().Str("cert", j.name).Msg("the schedule has no pass in time for this certificate, so it is renewed by a pass of its own when a quarter of its lifetime is left")
 	}
-	return nil
 }
 
 // putAside closes what is no longer in the configuration: its files and store
 // stay, its incident closes silently, its topics are emptied by publish.
-func (s *Sitter) putAside() error {
+func (s *Sitter) putAside() {
 	keep := map[string]bool{}
 	for _, j := range s.jobs {
 		keep[j.name] = true
@@ -209,17 +220,26 @@ func (s *Sitter) putAside() error {
 	}
 	stored, err := s.world.Store.Names()
 	if err != nil {
-		return fmt.Errorf("list what is stored: %w", err)
+		s.log.Error().Err(err).Msg("cannot list what is stored")
 	}
 	for _, name := range stored {
-		if s.job(name) != nil || s.world.Manual {
-			continue
+		if s.job(name) != nil || s.world.Manual || s.ordering(name) {
+			continue // an order that still runs is put aside at its end
 		}
 		if err := s.world.Store.Remove(name); err != nil {
 			s.log.Warn().Err(err).Str("cert", name).Msg("cannot put aside what is no longer configured")
 		}
 	}
-	return nil
+}
+
+// ordering: an order of that name is under way.
+func (s *Sitter) ordering(name string) bool {
+	for _, running := range s.running {
+		if running == name {
+			return true
+		}
+	}
+	return false
 }
 
 func newJob(installation string, conf *settings.Settings, c *settings.Certificate) (*job, error) {
@@ -346,14 +366,18 @@ func (j *job) samePaths(installed map[string]string) bool {
 	return true
 }
 
-// countIssuances reads how often the CA issued for these names lately.
+// countIssuances reads how often the CA issued for these names lately. It reads
+// all that is stored, so it is done only before an attempt.
 func (s *Sitter) countIssuances(now time.Time, j *job) {
+	if j.counted {
+		return
+	}
 	issued, err := s.world.Store.Issuances(j.rules.Names, j.rules.Directory, now.Add(-8*24*time.Hour))
 	if err != nil {
 		s.log.Warn().Err(err).Str("cert", j.name).Msg("cannot count what was issued")
 		return
 	}
-	j.issuances = issued
+	j.issuances, j.counted = issued, true
 }
 
 // inForce is the certificate whose life counts for windows and guards.

@@ -34,10 +34,12 @@ const (
 // look reads files and asks endpoints and CAs, each when its time has come.
 func (s *Sitter) look(ctx context.Context, now time.Time) {
 	for _, j := range s.jobs {
-		if !j.looked || !now.Before(j.lookAt) || now.Before(j.lookedAt) {
-			s.lookAtFiles(now, j)
+		if j.reading.IsZero() && !j.deploying && (!j.looked || !now.Before(j.lookAt) || now.Before(j.lookedAt)) {
+			s.lookAtFiles(ctx, now, j)
 		}
-		s.at(j.lookAt)
+		if j.reading.IsZero() {
+			s.at(j.lookAt)
+		}
 		s.askARI(ctx, now, j)
 		s.probeDue(ctx, now, j.name, j.probes)
 	}
@@ -57,12 +59,16 @@ const roundEvery = time.Hour
 // lookedAtAll: there is something to say of every certificate, from this run or
 // an earlier one.
 func (s *Sitter) lookedAtAll() bool {
+	now := s.world.Now()
 	for _, j := range s.jobs {
-		if !j.looked {
+		if !j.looked && now.Sub(j.reading) < probeLimit {
 			return false
 		}
 	}
 	for _, w := range s.watched {
+		if w.busy && now.Sub(w.began) >= probeLimit {
+			continue // it hangs, and that is what is to be said
+		}
 		if e := s.memory.of(w.name); e.Seen == nil && e.Unreadable == "" && len(e.Endpoints) == 0 {
 			return false
 		}
@@ -70,51 +76,84 @@ func (s *Sitter) lookedAtAll() bool {
 	return true
 }
 
+// found is what a look at a managed certificate's files brought.
+type found struct {
+	print        footprint
+	same         bool // nothing changed since the last look: the rest is empty
+	adopted      bool
+	version      renew.Version // that was adopted
+	adoptError   error
+	installed    *expiry.Certificate
+	installError string
+}
+
 // lookAtFiles reads what is at the certificate's paths: it may be missing,
-// older, or a newer one that somebody else made.
-func (s *Sitter) lookAtFiles(now time.Time, j *job) {
-	first := !j.looked
-	j.looked, j.lookedAt, j.lookAt = true, now, now.Add(filesEvery)
-	if !j.print.changed(now, j.files) {
-		return
-	}
-	e := s.memory.of(j.name)
-	version, adopted, err := s.world.Store.Adopt(j.name, j.target, j.rules.Names, j.roots, now)
-	if err != nil {
-		s.log.Warn().Err(err).Str("cert", j.name).Msg("cannot adopt what is installed")
-	}
-	if adopted {
-		replaced := j.newest != nil
-		j.newest = &version
-		e.remember(version.Fingerprint)
-		e.ARI, e.Deployment = ariMemory{}, nil
-		e.Foreign = replaced
-		e.Record = e.Record.Succeeded(now)
-		e.LastResult = clip("Took over the certificate that was there, valid until " + dateOf(version.NotAfter) + ".")
-		if replaced {
-			e.LastResult = clip("Another client has renewed it; its certificate was taken over, valid until " + dateOf(version.NotAfter) + ".")
+// older, or a newer one that somebody else made. It is done beside the loop,
+// since a disk or a share may hang.
+func (s *Sitter) lookAtFiles(ctx context.Context, now time.Time, j *job) {
+	j.reading, j.again = now, false
+	name, target, names, roots, files, print := j.name, j.target, j.rules.Names, j.roots, j.files, j.print
+	stored := s.world.Store
+	s.work(ctx, probeLimit, "reading the files of "+name, func(context.Context) func(time.Time) {
+		f := found{print: print}
+		if f.same = !f.print.changed(now, files); !f.same {
+			f.version, f.adopted, f.adoptError = stored.Adopt(name, target, names, roots, now)
+			f.installed, f.installError = installedAt(target)
 		}
-		s.dirty = true
-		s.log.Info().Str("cert", j.name).Msg(e.LastResult)
+		return func(now time.Time) { s.foundFiles(now, j, f) }
+	})
+}
+
+// foundFiles takes in what a look brought.
+func (s *Sitter) foundFiles(now time.Time, j *job, f found) {
+	if s.job(j.name) != j {
+		return // there is another configuration, which looks itself
 	}
-	if first {
-		s.countIssuances(now, j)
+	j.reading, j.looked, j.lookedAt, j.lookAt = time.Time{}, true, now, now.Add(filesEvery)
+	if j.again {
+		j.lookAt = now
 	}
-	s.readInstalled(now, j)
+	if f.same || j.deploying {
+		return // what is being installed is read at its end
+	}
+	j.print, j.installed, j.installError = f.print, f.installed, f.installError
+	if f.adoptError != nil {
+		s.log.Warn().Err(f.adoptError).Str("cert", j.name).Msg("cannot adopt what is installed")
+	}
+	if f.adopted {
+		s.adopted(now, j, f.version)
+	}
 	s.redeploy(now, j)
 }
 
-// readInstalled reads the pair in place.
-func (s *Sitter) readInstalled(now time.Time, j *job) {
-	j.print.changed(now, j.files)
-	j.installed, j.installError = nil, ""
-	c, _, err := store.Installed(j.target)
+// adopted makes a certificate that somebody else made and installed ours.
+func (s *Sitter) adopted(now time.Time, j *job, v renew.Version) {
+	e := s.memory.of(j.name)
+	replaced := j.newest != nil
+	j.newest = &v
+	e.remember(v.Fingerprint)
+	e.ARI, e.Deployment, e.Files = ariMemory{}, nil, j.paths()
+	e.Foreign = replaced
+	e.Record = e.Record.Succeeded(now)
+	e.LastResult = clip("Took over the certificate that was there, valid until " + dateOf(v.NotAfter) + ".")
+	if replaced {
+		e.LastResult = clip("Another client has renewed it; its certificate was taken over, valid until " + dateOf(v.NotAfter) + ".")
+	}
+	s.dirty = true
+	s.log.Info().Str("cert", j.name).Msg(e.LastResult)
+}
+
+// installedAt reads the pair in place: nil if there is none, and why if it
+// cannot be used.
+func installedAt(t store.Target) (*expiry.Certificate, string) {
+	c, _, err := store.Installed(t)
 	switch {
 	case err == nil:
-		j.installed = c
-	case !errors.Is(err, fs.ErrNotExist):
-		j.installError = err.Error()
+		return c, ""
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, ""
 	}
+	return nil, err.Error()
 }
 
 // redeploy begins a deployment if the newest version is not what is in place.
@@ -155,6 +194,10 @@ func (s *Sitter) askARI(ctx context.Context, now time.Time, j *job) {
 		s.at(e.ARI.Next)
 		return
 	}
+	if s.asksOpen >= probesAtATime {
+		return // the end of one is the next pass
+	}
+	s.asksOpen++
 	url, roots, name, id := v.Directory, j.order.Roots, j.name, v.CertID
 	if url == "" {
 		url = j.rules.Directory // adopted: the configured CA may know it
@@ -164,8 +207,10 @@ func (s *Sitter) askARI(ctx context.Context, now time.Time, j *job) {
 	s.work(ctx, ariLimit, "the question for renewal information", func(ctx context.Context) func(time.Time) {
 		known, window, err := s.renewalInfo(ctx, known, url, id, roots)
 		return func(now time.Time) {
-			if known.RenewalInfo != "" || err == nil {
+			s.asksOpen--
+			if known.at.After(s.metadata[url].at) { // it was read just now
 				s.metadata[url] = known
+				s.heardDate(now, known.Date)
 			}
 			s.advised(now, name, id, window, err)
 		}
@@ -338,25 +383,27 @@ func (s *Sitter) lookAtWatched(ctx context.Context, now time.Time, w *watch) {
 		s.at(w.next)
 		return
 	}
-	if w.next = now.Add(filesEvery); !w.changed(now) {
-		s.at(w.next)
-		return
-	}
-	w.busy = true
-	read, path, password, name := s.world.Read, w.path, w.password, w.name
+	w.busy, w.began = true, now
+	read, path, password, name, print := s.world.Read, w.path, w.password, w.name, w.print
 	s.work(ctx, probeLimit, "reading "+w.path, func(context.Context) func(time.Time) {
+		if !changed(&print, now, path) {
+			return func(now time.Time) { s.unchanged(now, name) }
+		}
 		c, err := earliestOf(path, password, read)
-		return func(now time.Time) { s.read(now, name, c, err) }
+		return func(now time.Time) { s.read(now, name, print, c, err) }
 	})
+}
+
+func (s *Sitter) unchanged(now time.Time, name string) {
+	if w := s.watch(name); w != nil {
+		w.busy, w.next = false, now.Add(filesEvery)
+	}
 }
 
 // changed: the watched file may have changed. What a glob stands for is always
 // looked for.
-func (w *watch) changed(now time.Time) bool {
-	if strings.ContainsAny(w.path, "*?[") {
-		return true
-	}
-	return w.print.changed(now, []string{w.path})
+func changed(print *footprint, now time.Time, path string) bool {
+	return print.changed(now, []string{path}) || strings.ContainsAny(path, "*?[")
 }
 
 // earliestOf reads the certificates that a path or a glob stands for and gives
@@ -385,14 +432,15 @@ func earliestOf(path, password string, read func(string, string) (*expiry.Certif
 }
 
 // read takes in the certificate of a watched file.
-func (s *Sitter) read(now time.Time, name string, c *expiry.Certificate, err error) {
+func (s *Sitter) read(now time.Time, name string, print footprint, c *expiry.Certificate, err error) {
 	w := s.watch(name)
 	if w == nil {
 		return
 	}
-	w.busy, w.next = false, now.Add(filesEvery)
+	w.busy, w.next, w.print = false, now.Add(filesEvery), print
 	e := s.memory.of(name)
 	if err != nil {
+		w.print.forget()
 		if e.Unreadable == "" {
 			e.Since = now
 			s.dirty = true
@@ -411,7 +459,7 @@ func (s *Sitter) read(now time.Time, name string, c *expiry.Certificate, err err
 // checkAll makes everything due now. done hears when all of it has come back.
 func (s *Sitter) checkAll(done chan error) {
 	for _, j := range s.jobs {
-		j.lookAt = time.Time{}
+		j.lookAt, j.again = time.Time{}, !j.reading.IsZero()
 		j.print.forget()
 		s.lookAtEndpoints(j)
 	}
@@ -433,6 +481,9 @@ func (s *Sitter) checkOver() {
 	}
 	now := s.world.Now()
 	for _, j := range s.jobs {
+		if !j.reading.IsZero() && now.Sub(j.reading) < probeLimit {
+			return
+		}
 		for _, p := range j.probes {
 			if !now.Before(p.next) {
 				return
@@ -440,7 +491,7 @@ func (s *Sitter) checkOver() {
 		}
 	}
 	for _, w := range s.watched {
-		if w.busy || w.probe == nil && !now.Before(w.next) || w.probe != nil && !now.Before(w.probe.next) {
+		if w.busy && now.Sub(w.began) < probeLimit || w.probe == nil && !w.busy && !now.Before(w.next) || w.probe != nil && !now.Before(w.probe.next) {
 			return
 		}
 	}
@@ -454,7 +505,9 @@ func (s *Sitter) checkOver() {
 func (s *Sitter) askTime(ctx context.Context, now time.Time) {
 	if s.clock.sane() {
 		s.serviceOK("clock")
-		return
+		if !s.clock.unproven {
+			return
+		}
 	}
 	if s.clock.blind() {
 		s.service(Problem{Code: "clock", Severity: "unknown",
@@ -490,7 +543,7 @@ func (s *Sitter) heardDate(now, date time.Time) {
 		return
 	}
 	s.clock.heard(now, date)
-	if s.clock.sane() {
+	if s.clock.sane() && !s.clock.unproven {
 		s.askedAt = 0
 	}
 }

@@ -50,6 +50,7 @@ type entry struct {
 	Unreadable string               `json:"unreadable,omitzero"`
 	Since      time.Time            `json:"unreadable_since,omitzero"`
 	Foreign    bool                 `json:"foreign,omitzero"` // another client renews it
+	Revoked    string               `json:"revoked,omitzero"` // fingerprint of one that was revoked and is to be replaced
 	Files      map[string]string    `json:"files,omitempty"`  // installed paths by form, to notice one that moved
 }
 
@@ -100,9 +101,23 @@ func (e *entry) remember(fingerprint string) {
 		return
 	}
 	e.Known = append(e.Known, fingerprint)
-	if len(e.Known) > maxKnown {
-		e.Known = slices.Delete(e.Known, 0, len(e.Known)-maxKnown)
+	for i := 0; len(e.Known) > maxKnown && i < len(e.Known)-1; {
+		if e.served(e.Known[i]) { // it must not become a stranger's
+			i++
+			continue
+		}
+		e.Known = slices.Delete(e.Known, i, i+1)
 	}
+}
+
+// served: an endpoint was seen to serve it last.
+func (e *entry) served(fingerprint string) bool {
+	for _, s := range e.Endpoints {
+		if s.Fingerprint == fingerprint {
+			return true
+		}
+	}
+	return false
 }
 
 // attemptsOf are the beginnings within the last hour of attempts on the account
@@ -112,7 +127,7 @@ func (m *memory) attemptsOf(now time.Time, account string, names []string) []tim
 	for _, name := range names {
 		var of []time.Time
 		for _, a := range m.Attempts {
-			if a.Account == account && now.Sub(a.At) < time.Hour && slices.Contains(a.Names, name) {
+			if a.Account == account && now.Sub(a.At) < time.Hour && !a.At.After(now) && slices.Contains(a.Names, name) {
 				of = append(of, a.At)
 			}
 		}
@@ -130,6 +145,11 @@ func (m *memory) began(a attempt) {
 		return age >= time.Hour || age < -time.Hour // after a clock that ran ahead
 	})
 	m.Attempts = append(m.Attempts, a)
+}
+
+// neverBegan forgets an attempt that asked nothing of the CA.
+func (m *memory) neverBegan(at time.Time, account string) {
+	m.Attempts = slices.DeleteFunc(m.Attempts, func(a attempt) bool { return a.At.Equal(at) && a.Account == account })
 }
 
 // stateFile keeps the memory: two generations, replaced whole.
@@ -208,13 +228,24 @@ func parseMemory(data []byte) (*memory, error) {
 		m.Directories = map[string]time.Time{}
 	}
 	for _, e := range m.Certificates {
-		for address, s := range e.Endpoints {
-			if s == nil {
-				delete(e.Endpoints, address)
-			}
-		}
+		e.mend()
 	}
 	return m, nil
+}
+
+// mend takes out what no version of the program writes and the loop would
+// stumble over.
+func (e *entry) mend() {
+	for address, s := range e.Endpoints {
+		if s == nil {
+			delete(e.Endpoints, address)
+		}
+	}
+	e.Record.Failures = max(e.Record.Failures, 0)
+	e.ARI.Errors = max(e.ARI.Errors, 0)
+	if d := e.Deployment; d != nil {
+		d.Failures, d.Action, d.Look = max(d.Failures, 0), max(d.Action, 0), max(d.Look, 0)
+	}
 }
 
 // save replaces the file and keeps what it held as the previous generation.

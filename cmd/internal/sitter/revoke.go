@@ -46,12 +46,13 @@ func (s *Sitter) revoke(works context.Context, now time.Time, name, reason strin
 		return guardRefusal(why, until, now)
 	}
 	j.running, j.step = true, "revoking"
-	run := s.revocation(*j.newest, j, code)
+	v := *j.newest
+	run := s.revocation(v, j, code)
 	s.work(works, revokeLimit, "the revocation of "+name, func(ctx context.Context) func(time.Time) {
 		err := run(ctx)
 		return func(now time.Time) {
+			s.wasRevoked(now, name, v.Fingerprint, err)
 			done <- err
-			s.wasRevoked(now, name, err)
 		}
 	})
 	return nil
@@ -59,7 +60,10 @@ func (s *Sitter) revoke(works context.Context, now time.Time, name, reason strin
 
 // revocation is what is done beside the loop.
 func (s *Sitter) revocation(v renew.Version, j *job, reason uint) func(context.Context) error {
-	stored, revoke, name, kid, roots := s.world.Store, s.world.Revoke, j.name, j.order.EABKid, j.order.Roots
+	stored, revoke, name, kid, roots := s.world.Store, s.world.Revoke, j.name, v.EABKid, j.order.Roots
+	if v.Directory != j.rules.Directory { // the roots are the present CA's
+		roots = nil
+	}
 	return func(ctx context.Context) error {
 		account, err := stored.Account(v.Directory, kid)
 		if err != nil {
@@ -80,7 +84,9 @@ func (s *Sitter) revocation(v renew.Version, j *job, reason uint) func(context.C
 	}
 }
 
-func (s *Sitter) wasRevoked(now time.Time, name string, err error) {
+// wasRevoked takes in the end of a revocation. What was revoked is remembered
+// until it is replaced: by an order now, or by later ones if that fails.
+func (s *Sitter) wasRevoked(now time.Time, name, fingerprint string, err error) {
 	j := s.job(name)
 	if j == nil {
 		return
@@ -92,6 +98,9 @@ func (s *Sitter) wasRevoked(now time.Time, name string, err error) {
 		return
 	}
 	s.emit(Event{Name: name, Kind: "progress", Text: "Revoked. Ordering a new certificate with a new key."})
-	j.revoked, j.byHand = true, true
+	s.memory.of(name).Revoked = fingerprint
+	s.dirty = true
+	s.save()
+	j.byHand = true
 	j.asked = &RenewOptions{Force: true}
 }

@@ -127,6 +127,7 @@ type Sitter struct {
 	parsed       map[string]*expiry.Certificate // by name and address
 	shown        mqtt.Snapshot                  // what was published last
 	published    bool
+	topicsWanted int       // how many of the remembered topics are in use
 	notes        []Problem // of the service
 	cautions     []Problem // of the configuration in force
 	targets      []string  // addresses that messages go to
@@ -134,6 +135,8 @@ type Sitter struct {
 	running      map[string]string // slot → name of the running renewal
 	metadata     map[string]metadata
 	beatAt       time.Time
+	passed       time.Time // the last pass with a sane clock
+	asksOpen     int       // questions for renewal information under way
 	start        time.Time // monotonic
 	fatal        error
 	wake         time.Time
@@ -207,7 +210,9 @@ func (s *Sitter) Run(ctx context.Context) error {
 	if err := s.recover(s.world.Now()); err != nil {
 		return err
 	}
-	timer := time.NewTimer(0)
+	// One pass before anything is asked: a command must find a clock that was
+	// read and files that are being looked at.
+	timer := time.NewTimer(s.tend(works, s.world.Now()))
 	defer timer.Stop()
 	var linkChanged <-chan struct{}
 	var pressed <-chan mqtt.Command
@@ -240,6 +245,7 @@ func (s *Sitter) tend(ctx context.Context, now time.Time) time.Duration {
 	s.wake = now.Add(tickEvery)
 	s.clock.tick(now, time.Since(s.start))
 	if s.clock.sane() {
+		s.pullBack(now)
 		s.keepTime(now)
 		s.look(ctx, now)
 		s.renewals(ctx, now)
@@ -275,6 +281,8 @@ func (s *Sitter) work(ctx context.Context, limit time.Duration, what string, f f
 // end waits for the works, which the context's end has told to stop, and takes
 // in what they bring: a certificate that arrives now is a certificate.
 func (s *Sitter) end(err error) error {
+	late := time.NewTimer(endLimit)
+	defer late.Stop()
 	over := make(chan struct{})
 	go func() { s.open.Wait(); close(over) }()
 	for {
@@ -282,6 +290,8 @@ func (s *Sitter) end(err error) error {
 		case result := <-s.done:
 			result(s.world.Now())
 			continue
+		case <-late.C:
+			s.log.Error().Msg("something does not end, perhaps a disk that hangs: it is left behind")
 		case <-over:
 		}
 		break
@@ -291,6 +301,10 @@ func (s *Sitter) end(err error) error {
 	return err
 }
 
+// endLimit is how long the loop waits for what is under way: children have three
+// seconds to end (worker.DefaultHaste), and the whole has five.
+const endLimit = 4 * time.Second
+
 // save writes what must not be forgotten, before the deed that depends on it.
 func (s *Sitter) save() {
 	if !s.dirty {
@@ -298,7 +312,7 @@ func (s *Sitter) save() {
 	}
 	if err := s.file.save(s.memory); err != nil {
 		s.log.Error().Err(err).Msg("cannot save state")
-		s.service(Problem{Code: "state", Severity: "warning",
+		s.service(Problem{Code: "state_unwritable", Severity: "warning",
 			Text:   fmt.Sprintf("What happened cannot be remembered: %v.", err),
 			Advice: "Make room in the state folder, or make it writable."})
 		return

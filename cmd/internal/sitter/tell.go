@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/cmd/internal/worker"
 	"github.com/certsitter/certsitter/expiry"
 	"github.com/certsitter/certsitter/mqtt"
 	"github.com/certsitter/certsitter/notify"
@@ -33,14 +35,19 @@ func (s *Sitter) facts(now time.Time, j *job) expiry.Facts {
 	if d := s.decide(now, j); d.Reason != renew.Fresh && !j.running {
 		f.DueAt = d.Planned
 	}
+	f.Revoked = j.newest != nil && e.Revoked == j.newest.Fingerprint
+	if !j.looked && !j.reading.IsZero() && now.Sub(j.reading) >= probeLimit {
+		f.Unreadable, f.UnreadableSince = "The files cannot be read: the disk or share does not answer.", j.reading
+	}
 	if d := e.Deployment; d != nil {
+		f.InstalledAt = d.InstalledAt
 		if d.Stage == toInstall && d.Failures > 0 {
 			f.IssuedNotInstalled, f.InstallError = true, d.Error
 		}
 		f.Waiting = d.Waiting
 		f.DeployEnded = d.EndedAt
 		if d.Stage == toAct && d.Failures > 0 { // the actions have come to an end, a bad one
-			f.DeployEnded, f.ActionAdvice = d.InstalledAt, "The action failed: "+d.Error
+			f.DeployEnded, f.ActionError = d.InstalledAt, d.Error
 		}
 	}
 	for _, p := range j.endpoints {
@@ -64,6 +71,10 @@ func (s *Sitter) served(name, address string, installed *expiry.Certificate) exp
 	}
 	out.NameOK, out.ChainOK = seen.NameError == "", seen.ChainError == ""
 	out.Since = seen.Differs
+	if installed != nil && seen.Differs.IsZero() && out.Certificate.Fingerprint() != installed.Fingerprint() {
+		out.Certificate = nil // it was seen before the installation: what is served now is not known
+		return out
+	}
 	fingerprint := out.Certificate.Fingerprint()
 	out.Same = installed != nil && installed.Fingerprint() == fingerprint
 	for _, known := range e.Known {
@@ -86,7 +97,7 @@ func (s *Sitter) certificate(key string, text []byte) *expiry.Certificate {
 }
 
 // watchedFacts is what is known of a watched certificate when it is judged.
-func (s *Sitter) watchedFacts(w *watch) expiry.Facts {
+func (s *Sitter) watchedFacts(now time.Time, w *watch) expiry.Facts {
 	e := s.memory.of(w.name)
 	f := expiry.Facts{WarnDays: w.warnDays, CriticalDays: w.criticalDays, Pin: w.conf.Pin}
 	if w.probe != nil {
@@ -99,11 +110,16 @@ func (s *Sitter) watchedFacts(w *watch) expiry.Facts {
 		}
 		return f
 	}
+	if w.busy && now.Sub(w.began) >= probeLimit && e.Unreadable == "" {
+		f.Unreadable, f.UnreadableSince = "It cannot be read: the disk or share does not answer.", w.began
+	}
 	if w.current == nil && e.Seen != nil {
 		w.current, _ = expiry.Parse(e.Seen.PEM)
 	}
 	f.Installed = w.current
-	f.Unreadable, f.UnreadableSince = e.Unreadable, e.Since
+	if e.Unreadable != "" {
+		f.Unreadable, f.UnreadableSince = e.Unreadable, e.Since
+	}
 	return f
 }
 
@@ -121,16 +137,16 @@ func (s *Sitter) tell(ctx context.Context, now time.Time) {
 	if s.world.Manual {
 		return
 	}
+	if !s.lookedAtAll() {
+		return // nothing is judged before everything was looked at once
+	}
 	policy := s.policy()
 	var subjects []notify.Subject
 	for _, j := range s.jobs {
-		if !j.looked {
-			return // nothing is judged before everything was looked at once
-		}
 		subjects = append(subjects, s.subject(now, j.name, j.label, s.facts(now, j), s.memory.of(j.name)))
 	}
 	for _, w := range s.watched {
-		subjects = append(subjects, s.subject(now, w.name, w.name, s.watchedFacts(w), s.memory.of(w.name)))
+		subjects = append(subjects, s.subject(now, w.name, w.name, s.watchedFacts(now, w), s.memory.of(w.name)))
 	}
 	book, changes := s.memory.Messages.Observe(now, subjects, policy)
 	for _, c := range changes {
@@ -206,7 +222,11 @@ func (s *Sitter) send(ctx context.Context, m notify.Job) {
 	deliver := s.world.Send
 	s.work(ctx, sendLimit, "the message to "+m.Target, func(ctx context.Context) func(time.Time) {
 		err := deliver(ctx, request)
+		stopped := ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled)
 		return func(now time.Time) {
+			if s.upgraded(err) || stopped && err != nil {
+				return // no failure of the target: it is tried again after the restart
+			}
 			undelivered := asUndelivered(err)
 			s.memory.Messages = s.memory.Messages.Sent(now, m.ID, undelivered)
 			s.dirty = true
@@ -219,6 +239,16 @@ func (s *Sitter) send(ctx context.Context, m notify.Job) {
 			s.emit(Event{Kind: "message", Text: "Told " + m.Target + ": " + request.Title})
 		}
 	})
+}
+
+// upgraded ends the daemon for a restart if the worker belongs to another
+// version.
+func (s *Sitter) upgraded(err error) bool {
+	wrong, ok := errors.AsType[*worker.VersionError](err)
+	if ok {
+		s.fatal = fmt.Errorf("%w: %w", ErrRestart, wrong)
+	}
+	return ok
 }
 
 func asUndelivered(err error) *notify.Undelivered {

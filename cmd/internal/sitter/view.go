@@ -104,13 +104,18 @@ func (s *Sitter) managedView(now time.Time, j *job) Certificate {
 	}
 	for _, served := range facts.Served {
 		c.Endpoints = append(c.Endpoints, endpointView(served, e.Endpoints[served.Address]))
-		c.NotDeployed = c.NotDeployed || served.Certificate != nil && j.installed != nil && !served.Same
+		c.NotDeployed = c.NotDeployed || served.Certificate != nil && j.installed != nil && !served.Same && !e.Deployment.fresh(now)
 	}
 	c.judge(now, facts)
 	if j.installed != nil {
 		c.describe(j.installed)
 	}
 	return c
+}
+
+// fresh: it was installed so lately that a server is right to be still at it.
+func (d *deployment) fresh(now time.Time) bool {
+	return d != nil && d.Stage != deployed && now.Sub(d.InstalledAt) < looksAfter[len(looksAfter)-1]
 }
 
 // lastRenewal is when the newest certificate came; one that was taken over has
@@ -128,7 +133,7 @@ func (s *Sitter) lastRenewal(j *job, e *entry) time.Time {
 // watchedView is how a watched certificate stands.
 func (s *Sitter) watchedView(now time.Time, w *watch) Certificate {
 	e := s.memory.of(w.name)
-	facts := s.watchedFacts(w)
+	facts := s.watchedFacts(now, w)
 	c := Certificate{Name: w.name, Label: w.name, Source: "file", Files: []string{w.path}}
 	if w.probe != nil {
 		c.Source, c.Files = "endpoint", nil
@@ -232,7 +237,7 @@ func (s *Sitter) publish(snap *Snapshot) {
 		return
 	}
 	shown := forBroker(snap)
-	if s.published && reflect.DeepEqual(shown, s.shown) {
+	if s.published && reflect.DeepEqual(shown, s.shown) && !s.emptied() {
 		return
 	}
 	messages, err := mqtt.Messages(s.mqttConfig(), shown)
@@ -247,22 +252,34 @@ func (s *Sitter) publish(snap *Snapshot) {
 		topics = append(topics, m.Topic)
 	}
 	slices.Sort(topics)
+	s.topicsWanted = len(topics)
+	emptied := s.published && len(s.world.Broker.State().Emptying) == 0
 	var obsolete []string
 	for _, old := range s.memory.Topics {
-		if _, wanted := slices.BinarySearch(topics, old); !wanted {
+		if _, wanted := slices.BinarySearch(topics, old); !wanted && !emptied {
 			obsolete = append(obsolete, old)
 		}
 	}
-	if !slices.Equal(topics, s.memory.Topics) {
-		// Remembered before they are published, so that none can be left behind.
-		s.memory.Topics = append(slices.Clone(topics), obsolete...)
-		s.dirty = true
+	// Remembered before they are published, and until they are empty, so that
+	// none can be left behind.
+	if all := s.emptying(slices.Concat(topics, obsolete)); !slices.Equal(all, s.memory.Topics) {
+		s.memory.Topics, s.dirty = all, true
 		s.save()
-		s.memory.Topics = topics
-		s.dirty = true
 	}
 	s.world.Broker.Publish(messages, obsolete)
 	s.shown, s.published = shown, true
+}
+
+// emptied: the broker has emptied topics that are still remembered.
+func (s *Sitter) emptied() bool {
+	return len(s.memory.Topics) > s.topicsWanted && len(s.world.Broker.State().Emptying) == 0
+}
+
+// emptying keeps in mind what the broker has yet to empty.
+func (s *Sitter) emptying(topics []string) []string {
+	all := slices.Concat(topics, s.world.Broker.State().Emptying)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 func (s *Sitter) mqttConfig() mqtt.Config {
@@ -302,7 +319,7 @@ func (s *Sitter) counting(now time.Time, name string) *expiry.Certificate {
 		return s.inForce(now, j)
 	}
 	if w := s.watch(name); w != nil {
-		return expiry.Earliest(s.watchedFacts(w))
+		return expiry.Earliest(s.watchedFacts(now, w))
 	}
 	return nil
 }
