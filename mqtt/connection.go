@@ -178,7 +178,10 @@ func (c *connection) wait(ctx context.Context, token paho.Token) error {
 	defer late.Stop()
 	select {
 	case <-token.Done():
-		return token.Error()
+		if err := token.Error(); err != nil { // after the login there is no other reason
+			return fmt.Errorf("%w: %w", errLost, err)
+		}
+		return nil
 	case <-c.lost:
 		return c.loss()
 	case <-ctx.Done():

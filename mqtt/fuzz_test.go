@@ -75,7 +75,7 @@ func FuzzReceive(f *testing.F) {
 		f.Add(m.Topic, m.Payload, true)
 	}
 	c := testConfig()
-	w, refused := c.want(testMessages(f))
+	w, refused := c.want(testMessages(f), &wanted{})
 	if len(refused) > 0 {
 		f.Fatal(refused)
 	}

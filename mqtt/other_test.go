@@ -220,6 +220,25 @@ func TestLeftoverOfAFormerInstallationIsNobody(t *testing.T) {
 	}
 }
 
+// One that was online when we came has time to say that it still is.
+func TestNothingIsSweptWhileAnotherMayBeThere(t *testing.T) {
+	b := startBroker(t, "127.0.0.1:0")
+	theirs := mustMessages(t, secondConfig(b, "certsitter"), secondSnapshot())
+	put(t, b, append(slices.Clone(theirs), retained("certsitter/status", []byte(online))))
+	p := newPublisher(t, configFor(b))
+	p.pace.suspicion = 1200 * time.Millisecond
+	settle(t, b, p, testMessages(t))
+	time.Sleep(4 * p.pace.quiet) // a sweep without suspicion would be over
+	if err := b.Publish(theirs[0].Topic, theirs[0].Payload, true); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "noticed", func() bool { return p.State().Other == "second" })
+	time.Sleep(p.pace.suspicion)
+	if !holds(b, theirs[1:]) {
+		t.Error("the other's topics were swept")
+	}
+}
+
 // Whoever writes our service state again and again gets no answer each time.
 func TestManyForeignStatesGetFewAnswers(t *testing.T) {
 	b := startBroker(t, "127.0.0.1:0")

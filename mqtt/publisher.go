@@ -143,12 +143,14 @@ func New(c Config) (*Publisher, error) {
 // that Validate refuses, are not sent but named in State().Refused. The
 // payloads must not be changed afterwards.
 func (p *Publisher) Publish(retained []Message, obsolete []string) {
-	w, refused := p.config.want(retained)
 	p.mu.Lock()
-	if old := p.wanted.Load(); old != nil {
-		for topic := range old.payloads {
-			p.obsolete[topic] = true
-		}
+	old := p.wanted.Load()
+	if old == nil {
+		old = &wanted{}
+	}
+	w, refused := p.config.want(retained, old)
+	for topic := range old.payloads {
+		p.obsolete[topic] = true
 	}
 	for _, topic := range obsolete {
 		if plainTopic(topic) && topic != p.config.statusTopic() {
@@ -163,11 +165,12 @@ func (p *Publisher) Publish(retained []Message, obsolete []string) {
 	poke(p.wake)
 }
 
-func (c Config) want(messages []Message) (*wanted, []string) {
+// want sorts messages. What was wanted before is not looked at again.
+func (c Config) want(messages []Message, old *wanted) (*wanted, []string) {
 	w := &wanted{payloads: map[string][]byte{}, commands: map[string]Command{}}
 	var refused []string
 	for _, m := range messages {
-		if err := c.admit(m, w); err != nil {
+		if err := c.admit(m, w, old); err != nil {
 			refused = append(refused, err.Error())
 			continue
 		}
@@ -185,7 +188,7 @@ func (c Config) want(messages []Message) (*wanted, []string) {
 }
 
 // admit refuses what must not be sent as a retained message.
-func (c Config) admit(m Message, w *wanted) error {
+func (c Config) admit(m Message, w, old *wanted) error {
 	_, twice := w.payloads[m.Topic]
 	switch {
 	case !m.Retain || len(m.Payload) == 0:
@@ -194,6 +197,8 @@ func (c Config) admit(m Message, w *wanted) error {
 		return fmt.Errorf("%s: this topic is the publisher's own", m.Topic)
 	case twice:
 		return fmt.Errorf("%s: it is there twice", m.Topic)
+	case sameBytes(old.payloads, m):
+		return nil
 	}
 	return Validate(m.Topic, m.Payload)
 }
