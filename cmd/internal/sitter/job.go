@@ -167,8 +167,10 @@ func (s *Sitter) adoptJob(j *job, old []*job) {
 			s.log.Error().Err(err).Str("cert", j.name).Msg(what)
 		}
 	}
-	_, err := s.world.Store.Restore(j.name, j.rules.Names)
-	trouble("cannot bring back what was stored under this name", err)
+	if !s.storing(j.name) { // else it is there
+		_, err := s.world.Store.Restore(j.name, j.rules.Names)
+		trouble("cannot bring back what was stored under this name", err)
+	}
 	if j.ownFolder != "" {
 		_, err := s.world.Store.Live(j.name)
 		trouble("cannot make the certificate's folder", err)
@@ -183,6 +185,7 @@ func (s *Sitter) adoptJob(j *job, old []*job) {
 		j.newest = &version
 		if version.StoredAt.After(e.Record.LastEnd) && (e.Record.Open || e.Record.Failing()) {
 			e.Record = e.Record.Succeeded(version.StoredAt) // a crash came between the store and the state
+			e.LastResult = clip(fmt.Sprintf("Renewed on %s, valid until %s.", dateOf(version.StoredAt), dateOf(version.NotAfter)))
 			s.dirty = true
 		}
 	}
@@ -223,8 +226,8 @@ func (s *Sitter) putAside() {
 		s.log.Error().Err(err).Msg("cannot list what is stored")
 	}
 	for _, name := range stored {
-		if s.job(name) != nil || s.world.Manual || s.ordering(name) {
-			continue // an order that still runs is put aside at its end
+		if s.job(name) != nil || s.world.Manual || s.storing(name) {
+			continue // what is still written is put aside at its end
 		}
 		if err := s.world.Store.Remove(name); err != nil {
 			s.log.Warn().Err(err).Str("cert", name).Msg("cannot put aside what is no longer configured")
@@ -232,8 +235,12 @@ func (s *Sitter) putAside() {
 	}
 }
 
-// ordering: an order of that name is under way.
-func (s *Sitter) ordering(name string) bool {
+// storing: an order or an installation of that name is under way. It may hold
+// the name's lock in the store for as long as a disk hangs.
+func (s *Sitter) storing(name string) bool {
+	if s.installing[name] > 0 {
+		return true
+	}
 	for _, running := range s.running {
 		if running == name {
 			return true

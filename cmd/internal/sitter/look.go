@@ -37,7 +37,7 @@ func (s *Sitter) look(ctx context.Context, now time.Time) {
 		if j.reading.IsZero() && !j.deploying && (!j.looked || !now.Before(j.lookAt) || now.Before(j.lookedAt)) {
 			s.lookAtFiles(ctx, now, j)
 		}
-		if j.reading.IsZero() {
+		if j.reading.IsZero() && !j.deploying { // the end of either is the next pass
 			s.at(j.lookAt)
 		}
 		s.askARI(ctx, now, j)

@@ -133,6 +133,7 @@ type Sitter struct {
 	targets      []string  // addresses that messages go to
 	sending      map[string]bool
 	running      map[string]string // slot → name of the running renewal
+	installing   map[string]int    // installations under way by name
 	metadata     map[string]metadata
 	beatAt       time.Time
 	passed       time.Time // the last pass with a sane clock
@@ -160,14 +161,15 @@ func New(w World, conf *settings.Settings) (*Sitter, error) {
 	}
 	s := &Sitter{
 		world: w, log: w.Log,
-		file:     stateFile{filepath.Join(w.State, "state.json")},
-		sending:  map[string]bool{},
-		running:  map[string]string{},
-		metadata: map[string]metadata{},
-		start:    time.Now(),
-		done:     make(chan func(time.Time)),
-		commands: make(chan command),
-		over:     make(chan struct{}),
+		file:       stateFile{filepath.Join(w.State, "state.json")},
+		sending:    map[string]bool{},
+		running:    map[string]string{},
+		installing: map[string]int{},
+		metadata:   map[string]metadata{},
+		start:      time.Now(),
+		done:       make(chan func(time.Time)),
+		commands:   make(chan command),
+		over:       make(chan struct{}),
 	}
 	var notes []string
 	var err error
@@ -274,7 +276,11 @@ func (s *Sitter) work(ctx context.Context, limit time.Duration, what string, f f
 		defer s.open.Done()
 		ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s took longer than %v", what, limit))
 		defer cancel()
-		s.done <- f(ctx)
+		result := f(ctx)
+		select {
+		case s.done <- result:
+		case <-s.over: // it was left behind
+		}
 	}()
 }
 

@@ -336,6 +336,16 @@ func conf(t *testing.T, dir, schedule string, edit func(*settings.Settings)) *se
 	return s
 }
 
+// world is this earth as the loop sees it.
+func (w *earth) world(dir string, stored *store.Store) World {
+	return World{
+		Store: stored, Issue: w.Issue, CA: w, Probe: w.Probe, Read: probe.ReadFile, Act: w.Act, Send: w.Send,
+		Revoke: func(context.Context, renew.RevokeRequest) error { return nil },
+		Answer: func(context.Context, string, string, []string) (Answers, error) { return noAnswers{}, nil },
+		Now:    w.wall, Build: w.born.Add(-day), Version: "test", Log: zerolog.Nop(), State: dir,
+	}
+}
+
 // live runs the real loop on this earth until the world is as old as told.
 func (w *earth) live(t *testing.T, dir string, s *settings.Settings, until time.Duration) *Snapshot {
 	t.Helper()
@@ -345,11 +355,7 @@ func (w *earth) live(t *testing.T, dir string, s *settings.Settings, until time.
 		t.Fatal(err)
 	}
 	defer stored.Close()
-	sitter, err := New(World{
-		Store: stored, Issue: w.Issue, CA: w, Probe: w.Probe, Read: probe.ReadFile, Act: w.Act, Send: w.Send,
-		Answer: func(context.Context, string, string, []string) (Answers, error) { return noAnswers{}, nil },
-		Now:    w.wall, Build: w.born.Add(-day), Version: "test", Log: zerolog.Nop(), State: dir,
-	}, s)
+	sitter, err := New(w.world(dir, stored), s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,450 @@
+package sitter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/cmd/internal/worker"
+	"github.com/certsitter/certsitter/expiry"
+	"github.com/certsitter/certsitter/expiry/probe"
+	"github.com/certsitter/certsitter/renew"
+	"github.com/certsitter/certsitter/renew/directory"
+	"github.com/certsitter/certsitter/renew/store"
+)
+
+// Each promise of this file was broken once.
+
+// A life is one run of the real loop, from its start to stop.
+type life struct {
+	*Sitter
+	w      *earth
+	stored *store.Store
+	err    error         // of Run, once it is over
+	over   chan struct{} // closed when Run has ended
+	stop   func()        // once
+}
+
+// begin starts the loop on this earth. edit may change the world, step hears
+// every step of the store on the disk; both may be nil.
+func (w *earth) begin(t *testing.T, dir string, s *settings.Settings, edit func(*World), step func(string)) *life {
+	t.Helper()
+	w.installs = filepath.Join(dir, "ssl", "fullchain.pem")
+	stored, err := store.Open(dir, store.Options{Now: w.wall, Step: step})
+	if err != nil {
+		t.Fatal(err)
+	}
+	world := w.world(dir, stored)
+	if edit != nil {
+		edit(&world)
+	}
+	sitter, err := New(world, s)
+	if err != nil {
+		_ = stored.Close()
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &life{Sitter: sitter, w: w, stored: stored, over: make(chan struct{})}
+	events, noted := sitter.Events(ctx), make(chan struct{})
+	go func() { defer close(r.over); r.err = sitter.Run(ctx) }()
+	go func() {
+		defer close(noted)
+		for e := range events {
+			w.note(e)
+		}
+	}()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		<-r.over
+		<-noted
+		_ = stored.Close()
+	})
+	return r
+}
+
+// home is the managed certificate of conf.
+func (r *life) home() Certificate { return r.cert("home") }
+
+func (r *life) cert(name string) Certificate {
+	synctest.Wait()
+	for _, c := range r.Snapshot().Certificates {
+		if c.Name == name {
+			return c
+		}
+	}
+	return Certificate{Status: "not there"}
+}
+
+func codes(problems []Problem) (all []string) {
+	for _, p := range problems {
+		all = append(all, p.Code)
+	}
+	return all
+}
+
+// until lets time go by until the world is that old.
+func (w *earth) until(age time.Duration) {
+	for left := age - w.age(); left > 0; left = age - w.age() {
+		time.Sleep(left)
+	}
+	synctest.Wait()
+}
+
+// ordered and count are how many orders were begun and certificates issued.
+func (w *earth) ordered() int { w.mu.Lock(); defer w.mu.Unlock(); return len(w.starts) }
+func (w *earth) count() int   { w.mu.Lock(); defer w.mu.Unlock(); return len(w.issued) }
+
+// change edits the earth while it lives.
+func (w *earth) change(f func(*earth)) { w.mu.Lock(); defer w.mu.Unlock(); f(w) }
+
+// bubble runs f with a time of its own.
+func bubble(t *testing.T, f func(t *testing.T, dir string)) {
+	t.Helper()
+	dir := folder(t)
+	synctest.Test(t, func(t *testing.T) { f(t, dir) })
+}
+
+func restarts(window string) func(*settings.Settings) {
+	return func(s *settings.Settings) {
+		action, err := settings.ParseAction("restart nginx")
+		if err != nil {
+			panic(err)
+		}
+		s.Certificates[0].After = []settings.Action{action}
+		if s.RestartWindow, err = settings.ParseWindow(window); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func served(s *settings.Settings) {
+	restarts("")(s)
+	s.Certificates[0].Endpoints = []string{"home.example.org:443"}
+}
+
+// second adds another certificate.
+func second(dir string, s *settings.Settings) {
+	b := s.Certificates[0]
+	b.Name, b.Domains = "second", []string{"second.example.org"}
+	b.CertFile, b.KeyFile = filepath.Join(dir, "ssl", "second.pem"), filepath.Join(dir, "ssl", "second.key")
+	s.Certificates = append(s.Certificates, b)
+}
+
+func TestRevokedIsCriticalUntilReplacedWithAnotherKey(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		refuses       []span
+		restart, kill bool
+	}{
+		{"the order fails", []span{{day, day + 2*time.Hour}}, false, false},
+		{"and there is a restart", []span{{day, day + 2*time.Hour}}, true, false},
+		{"a restart while it is ordered", nil, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, dir string) {
+				w := newEarth(t, 90*day)
+				w.noARI, w.refuses, w.slow = true, c.refuses, 5*time.Minute
+				s := conf(t, dir, "", func(s *settings.Settings) { s.Certificates[0].ReuseKey = true })
+				r := w.begin(t, dir, s, nil, nil)
+				defer func() { r.stop() }()
+				w.until(day + time.Minute)
+				before, err := os.ReadFile(s.Certificates[0].KeyFile)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := r.Revoke(t.Context(), "home", "keyCompromise"); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				if !c.kill {
+					time.Sleep(time.Hour)
+				}
+				if home := r.home(); home.Status != "critical" || !slices.Contains(codes(home.Problems), expiry.CodeRevoked) {
+					t.Errorf("revoked, and not replaced: %s %+v", home.Status, home.Problems)
+				}
+				if c.restart {
+					r.stop()
+					r = w.begin(t, dir, s, nil, nil)
+					if time.Sleep(time.Minute); r.home().Status != "critical" {
+						t.Errorf("after the restart: %s", r.home().Status)
+					}
+				}
+				w.until(2 * day)
+				after, err := os.ReadFile(s.Certificates[0].KeyFile)
+				if home := r.home(); home.Status != "ok" || w.count() != 2 || err != nil || string(after) == string(before) {
+					t.Errorf("a day later: %s, %d certificates, same key %v, %v: %+v", home.Status, w.count(), string(after) == string(before), err, home.Problems)
+				}
+			})
+		})
+	}
+}
+
+func TestClockThatRanAheadHoldsNothingBack(t *testing.T) {
+	for _, ahead := range []time.Duration{60 * day, 400 * day} {
+		for _, back := range []time.Duration{-time.Second, time.Hour} {
+			t.Run(fmt.Sprintf("%v, back %v after the network", ahead, back), func(t *testing.T) {
+				bubble(t, func(t *testing.T, dir string) {
+					w := newEarth(t, 6*day)
+					w.lost = []span{{day, 2 * day}}
+					time.AfterFunc(day+time.Hour, func() { w.change(func(w *earth) { w.wrong = ahead }) })
+					time.AfterFunc(2*day+back, func() { w.change(func(w *earth) { w.wrong = 0 }) })
+					var reads atomic.Int64
+					r := w.begin(t, dir, conf(t, dir, "", func(s *settings.Settings) {
+						s.Watch = []settings.Watch{{Name: "nas", Source: filepath.Join(dir, "ssl", "*chain.pem"), File: true, WarnDays: 1, CriticalDays: 1}}
+					}), func(x *World) {
+						x.Read = func(p, q string) (*expiry.Certificate, error) { reads.Add(1); return probe.ReadFile(p, q) }
+					}, nil)
+					defer r.stop()
+					w.until(2*day + 2*time.Hour)
+					was := reads.Load()
+					w.until(2*day + 8*time.Hour)
+					if n := reads.Load() - was; n < 6*12-1 {
+						t.Errorf("the watched file was read %d times within six hours", n)
+					}
+					w.until(8 * day)
+					if w.count() != 3 || w.lowest < 2*day || r.Snapshot().Status != "ok" || strings.Contains(w.pages(), "EXPIRED") {
+						t.Errorf("%d certificates, %v left at least, %s: %s", w.count(), w.lowest, r.Snapshot().Status, w.pages())
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestTimeIsAskedForAgainUntilItIsAnswered(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		w.noARI, w.lost = true, []span{{day - time.Minute, day + time.Hour}}
+		time.AfterFunc(day, func() { w.change(func(w *earth) { w.wrong = 100 * day }) })
+		r := w.begin(t, dir, conf(t, dir, "", nil), nil, nil)
+		defer r.stop()
+		w.until(2*day + 3*time.Hour)
+		if r.Snapshot().Status != "unknown" || w.count() != 1 || !slices.Contains(codes(r.Snapshot().Problems), "clock") {
+			t.Errorf("a clock that is 100 days ahead is believed: %s, %d certificates", r.Snapshot().Status, w.count())
+		}
+	})
+}
+
+// dated tells its Date with the directory, and has no renewal information.
+type dated struct{ *earth }
+
+func (d dated) Directory(context.Context, string, []byte) (directory.Directory, error) {
+	return directory.Directory{Date: d.now()}, nil
+}
+
+func TestDateOfTheCAIsHeard(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		edit   func(*earth) func(*World)
+		orders int // at most
+	}{
+		{"with the directory", func(w *earth) func(*World) { return func(x *World) { x.CA = dated{w} } }, 2},
+		{"with a fault", func(w *earth) func(*World) {
+			return func(x *World) {
+				x.Issue = func(context.Context, renew.OrderRequest, worker.Handler) (renew.Issued, error) {
+					w.change(func(w *earth) { w.starts = append(w.starts, time.Now()) })
+					return renew.Issued{}, &renew.Fault{Date: w.now(), Problems: []renew.Problem{{Step: renew.StepOrder, Status: 500, Detail: "out of order"}}}
+				}
+			}
+		}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, dir string) {
+				w := newEarth(t, 90*day)
+				w.wrong = 70 * day // from the beginning: a dead clock battery, and no NTP
+				r := w.begin(t, dir, conf(t, dir, "", nil), c.edit(w), nil)
+				defer r.stop()
+				w.until(day)
+				if w.ordered() > c.orders || !slices.Contains(codes(r.Snapshot().Problems), "clock") {
+					t.Errorf("a clock that is 70 days ahead: %d orders, %+v", w.ordered(), r.Snapshot().Problems)
+				}
+			})
+		})
+	}
+}
+
+func TestClockIsBelievedOnceNTPHasSetIt(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		w.wrong, w.lost = -20000*day, []span{{30 * time.Minute, 20 * day}}
+		time.AfterFunc(2*time.Hour, func() { w.change(func(w *earth) { w.wrong = 0 }) })
+		r := w.begin(t, dir, conf(t, dir, "", nil), nil, nil)
+		defer r.stop()
+		w.until(119 * time.Minute)
+		if !slices.Contains(codes(r.Snapshot().Problems), "clock") {
+			t.Error("nothing was said about a clock in 1945")
+		}
+		w.until(2*time.Hour + 11*time.Minute)
+		if slices.Contains(codes(r.Snapshot().Problems), "clock") || w.ordered() == 0 {
+			t.Errorf("the clock is right, the CA out of reach: %d orders, %+v", w.ordered(), r.Snapshot().Problems)
+		}
+	})
+}
+
+func TestCommandAtTheStartFindsAClock(t *testing.T) {
+	for range 20 {
+		bubble(t, func(t *testing.T, dir string) {
+			w := newEarth(t, 90*day)
+			r := w.begin(t, dir, conf(t, dir, "", nil), nil, nil)
+			defer r.stop()
+			err := r.Renew(t.Context(), "home", RenewOptions{Force: true})
+			if refused, ok := errors.AsType[*Refused](err); err != nil && (!ok || refused.Code == "clock") {
+				t.Fatal(err)
+			}
+			if err := r.Check(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestEndpointThatIsOffIsNotSaidToServeTheOldOne(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 6*day)
+		var off atomic.Bool
+		r := w.begin(t, dir, conf(t, dir, "", served), func(x *World) {
+			x.Probe = func(ctx context.Context, target probe.Target, now time.Time, o probe.Options) (probe.Result, error) {
+				if off.Load() {
+					return probe.Result{}, errors.New("no route to host")
+				}
+				return w.Probe(ctx, target, now, o)
+			}
+		}, nil)
+		defer r.stop()
+		w.until(day)
+		off.Store(true)
+		for w.age() < 9*day {
+			time.Sleep(time.Hour)
+			if home := r.home(); home.NotDeployed || home.Problem || slices.Contains(codes(home.Problems), expiry.CodeStale) {
+				t.Fatalf("day %d: not deployed %v: %+v", w.age()/day, home.NotDeployed, home.Problems)
+			}
+		}
+		if w.count() < 3 || strings.Contains(w.pages(), "told") {
+			t.Errorf("%d certificates: %s", w.count(), w.pages())
+		}
+	})
+}
+
+func TestNotDeployedWaitsAQuarterOfAnHour(t *testing.T) {
+	for _, healthy := range []bool{true, false} {
+		t.Run(fmt.Sprintf("healthy %v", healthy), func(t *testing.T) {
+			bubble(t, func(t *testing.T, dir string) {
+				w := newEarth(t, 6*day)
+				r := w.begin(t, dir, conf(t, dir, "", served), func(x *World) {
+					x.Act = func(ctx context.Context, a settings.Action, f Acted) error {
+						time.Sleep(3 * time.Minute) // Home Assistant restarts
+						return w.Act(ctx, a, f)
+					}
+				}, nil)
+				defer r.stop()
+				w.until(day)
+				w.change(func(w *earth) { w.reload = healthy })
+				for w.count() < 2 {
+					time.Sleep(time.Minute)
+				}
+				for since := w.now(); w.now().Sub(since) < 13*time.Minute; time.Sleep(10 * time.Second) {
+					if r.home().NotDeployed {
+						t.Fatalf("not deployed after %v", w.now().Sub(since))
+					}
+				}
+				time.Sleep(20 * time.Minute)
+				if home := r.home(); home.NotDeployed == healthy || (home.Deployment == "") != healthy {
+					t.Errorf("half an hour later not_deployed is %v: %q", home.NotDeployed, home.Deployment)
+				}
+			})
+		})
+	}
+}
+
+func TestIncidentEndsWhereEndpointsCannotBeSeen(t *testing.T) {
+	for _, kind := range []string{"unreachable", "foreign", "none"} {
+		t.Run(kind, func(t *testing.T) {
+			bubble(t, func(t *testing.T, dir string) {
+				w, other := newEarth(t, 6*day), newEarth(t, 365*day)
+				w.refuses = []span{{2 * day, 5*day + 8*time.Hour}}
+				proxy, err := expiry.Parse(other.sign(renew.OrderRequest{CSR: request(t)}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := w.begin(t, dir, conf(t, dir, "", func(s *settings.Settings) {
+					served(s)
+					if kind == "none" {
+						s.Certificates[0].Endpoints = nil
+					}
+				}), func(x *World) {
+					x.Probe = func(context.Context, probe.Target, time.Time, probe.Options) (probe.Result, error) {
+						if kind == "unreachable" {
+							return probe.Result{}, errors.New("connection timed out")
+						}
+						return probe.Result{Certificate: proxy}, nil
+					}
+				}, nil)
+				defer r.stop()
+				w.until(7 * day)
+				told := strings.Split(w.pages(), "\n")
+				if last := told[len(told)-1]; len(told) < 3 || !strings.Contains(last, "is fine again") {
+					t.Errorf("the last of %d: %s", len(told), last)
+				}
+			})
+		})
+	}
+}
+
+// request is a stranger's CSR.
+func request(t *testing.T) []byte {
+	t.Helper()
+	s, err := store.Open(t.TempDir(), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	p, err := s.Prepare("proxy", store.Want{Names: []string{"proxy.example"}, KeyType: "ec256", Directory: "https://ca.example/directory"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.CSR
+}
+
+func TestFailingActionIsToldAndResolved(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		var mended atomic.Bool
+		r := w.begin(t, dir, conf(t, dir, "", restarts("")), func(x *World) {
+			x.Act = func(context.Context, settings.Action, Acted) error {
+				if mended.Load() {
+					return nil
+				}
+				return errors.New("nginx -t: unknown directive")
+			}
+		}, nil)
+		defer r.stop()
+		for _, c := range []struct {
+			age          time.Duration
+			status, told string
+			mend         bool
+		}{
+			{10 * time.Minute, "notice", "", false},
+			{25 * time.Minute, "warning", "told", false},
+			{3 * time.Hour, "ok", "is fine again", true},
+		} {
+			mended.Store(c.mend)
+			w.until(c.age)
+			if home := r.home(); home.Status != c.status || (c.status != "ok") != slices.Contains(codes(home.Problems), expiry.CodeActionFailed) {
+				t.Errorf("after %v: %s, want %s: %+v", c.age, home.Status, c.status, home.Problems)
+			}
+			if told := w.pages(); !strings.Contains(told, c.told) || c.told == "" && strings.Contains(told, "told") {
+				t.Errorf("after %v: %s", c.age, told)
+			}
+		}
+	})
+}
