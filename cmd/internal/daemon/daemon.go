@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/certsitter/certsitter/addon"
 	"github.com/certsitter/certsitter/cmd/internal/act"
@@ -44,7 +43,9 @@ type Options struct {
 	Log      zerolog.Logger
 	Redactor *settings.Redactor
 	App      bool
-	Listener net.Listener // the page's; nil = Settings.Listen
+	// Supervisor is who runs us as an app; nil = the real one.
+	Supervisor *addon.Supervisor
+	Listener   net.Listener // the page's; nil = Settings.Listen
 	// Manual: one thing is done by hand, without broker, page or loop of its own.
 	Manual bool
 }
@@ -53,12 +54,18 @@ type Options struct {
 type Daemon struct {
 	Sitter *sitter.Sitter
 
-	o         Options
-	store     *store.Store
-	link      *link
-	page      *page.Server
-	responder atomic.Pointer[challenge.Responder]
-	home      atomic.Pointer[addon.Core] // nil = there is none
+	o       Options // Settings are those of the start
+	store   *store.Store
+	link    *link // nil = no MQTT
+	page    *page.Server
+	inForce atomic.Pointer[force] // stored by New and reload alone
+}
+
+// A force is a configuration and what was made from it. It never changes.
+type force struct {
+	settings  *settings.Settings
+	responder *challenge.Responder
+	home      *addon.Core // nil = there is none
 }
 
 // New opens the state folder and puts everything together. It starts nothing.
@@ -69,7 +76,7 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d := &Daemon{o: o, store: stored}
-	d.configure(o.Settings)
+	d.inForce.Store(d.enforce(o.Settings, nil))
 	world := sitter.World{
 		Store: stored, Issue: o.Worker.Issue, Revoke: o.Worker.Revoke, Send: d.send, Targets: d.targets,
 		Answer: d.answer, CA: &directory.Client{UserAgent: "certsitter/" + o.Version},
@@ -77,37 +84,47 @@ func New(o Options) (*Daemon, error) {
 		Cautions: cautions, Build: o.Build, Version: o.Version, Log: o.Log, State: o.Settings.StateDir, Manual: o.Manual,
 	}
 	if hasBroker(o.Settings) && !o.Manual {
-		d.link = newLink(o.Log)
+		d.link = newLink(o.Log, o.Supervisor)
 		world.Broker = d.link
 	}
 	if d.Sitter, err = sitter.New(world, o.Settings); err != nil {
 		return nil, errors.Join(err, stored.Close())
 	}
 	if d.link != nil {
-		if err := d.link.configure(d.mqttConfig(o.Settings)); err != nil {
+		way, err := prepare(d.mqttConfig(o.Settings))
+		if err != nil {
 			return nil, errors.Join(err, stored.Close())
 		}
+		d.link.use(way)
 	}
 	d.page = page.New(d.pageConfig(o.Settings), d.Sitter)
 	return d, nil
 }
 
+// endLimit is how long Run takes to end at most. A service manager's patience,
+// and a container's, is what ends it otherwise: without a word of the reason.
+const endLimit = 4800 * time.Millisecond
+
 // Run looks after the certificates until ctx ends. It has closed everything
-// when it returns.
+// when it returns, but for what its error names: something that hangs, such as
+// a disk, and keeps the state folder until the process ends.
 func (d *Daemon) Run(ctx context.Context) error {
-	defer d.store.Close()
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.Sitter.Run(ctx) })
-	if d.o.Manual {
-		return group.Wait()
+	parts := []part{{"the loop", d.Sitter.Run}}
+	if !d.o.Manual {
+		socket := filepath.Join(d.o.Settings.StateDir, page.SocketName)
+		parts = append(parts,
+			part{"the page", d.keepPage},
+			part{"the control socket", func(ctx context.Context) error { return d.page.RunSocket(ctx, socket) }},
+			part{"the reload", d.reloads})
 	}
 	if d.link != nil {
-		group.Go(func() error { return d.link.run(ctx) })
+		parts = append(parts, part{"the connection to the broker", d.link.run})
 	}
-	group.Go(func() error { return d.keepPage(ctx) })
-	group.Go(func() error { return d.page.RunSocket(ctx, filepath.Join(d.o.Settings.StateDir, page.SocketName)) })
-	group.Go(func() error { return d.reloads(ctx) })
-	return group.Wait()
+	err := together(ctx, endLimit, parts, part{"the state folder", func(context.Context) error { return d.store.Close() }})
+	if late, ok := errors.AsType[*lateError](err); ok {
+		d.o.Log.Error().Err(late).Msg("left behind")
+	}
+	return err
 }
 
 // Close gives the state folder free. It is for a daemon that was never run.
@@ -167,39 +184,55 @@ func (d *Daemon) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if old := d.o.Settings; conf.StateDir != old.StateDir || conf.Listen != old.Listen {
+	old := d.inForce.Load()
+	if conf.StateDir != old.settings.StateDir || conf.Listen != old.settings.Listen {
 		return errors.New("state_dir and listen change only at a restart")
 	}
 	if hasBroker(conf) != (d.link != nil) {
 		return errors.New("mqtt.broker comes and goes only at a restart")
 	}
 	d.o.Redactor.Add(conf.Secrets()...)
-	d.configure(conf)
-	if err := d.Sitter.Reload(ctx, conf); err != nil {
-		return err
-	}
-	d.page.Reconfigure(d.pageConfig(conf))
+	var way way
 	if d.link != nil {
-		if err := d.link.configure(d.mqttConfig(conf)); err != nil {
+		if way, err = prepare(d.mqttConfig(conf)); err != nil {
 			return err
 		}
 	}
-	d.o.Settings = conf
+	// Before the loop has it: what the loop begins at once is to find the new
+	// ports.
+	d.inForce.Store(d.enforce(conf, old))
+	if err := d.Sitter.Reload(ctx, conf); err != nil {
+		d.inForce.Store(old)
+		return err
+	}
+	// Nothing below can fail.
+	d.page.Reconfigure(d.pageConfig(conf))
+	if d.link != nil {
+		d.link.use(way)
+	}
 	d.o.Log.Info().Str("file", conf.File).Msg("configuration read again")
 	return nil
 }
 
-func (d *Daemon) configure(conf *settings.Settings) {
-	d.responder.Store(challenge.New(conf.HTTPPort, conf.TLSPort))
-	// A Core remembers a restart whose end it has not seen: it is kept while it is
-	// the same one.
-	if old := d.o.Settings; d.home.Load() == nil || old.HomeAssistantURL != conf.HomeAssistantURL || old.HomeAssistantToken != conf.HomeAssistantToken {
-		d.home.Store(core(conf, d.o.App))
+// enforce makes what a configuration needs, and keeps of the old one what has
+// not changed: a responder may hold its ports for orders under way, and a Core
+// remembers a restart whose end it has not seen.
+func (d *Daemon) enforce(conf *settings.Settings, old *force) *force {
+	if old == nil {
+		return &force{conf, challenge.New(conf.HTTPPort, conf.TLSPort), core(conf, d.o)}
 	}
+	f := &force{conf, old.responder, old.home}
+	if was := old.settings; was.HTTPPort != conf.HTTPPort || was.TLSPort != conf.TLSPort {
+		f.responder = challenge.New(conf.HTTPPort, conf.TLSPort)
+	}
+	if was := old.settings; was.HomeAssistantURL != conf.HomeAssistantURL || was.HomeAssistantToken != conf.HomeAssistantToken {
+		f.home = core(conf, d.o)
+	}
+	return f
 }
 
 func (d *Daemon) answer(ctx context.Context, kind, webroot string, names []string) (sitter.Answers, error) {
-	session, err := d.responder.Load().Open(ctx, kind, webroot, names)
+	session, err := d.inForce.Load().responder.Open(ctx, kind, webroot, names)
 	if err != nil {
 		return nil, err // not a nil *Session in an interface
 	}
@@ -207,19 +240,19 @@ func (d *Daemon) answer(ctx context.Context, kind, webroot string, names []strin
 }
 
 func (d *Daemon) act(ctx context.Context, a settings.Action, facts sitter.Acted) error {
-	machine := act.Machine{Secrets: d.o.Redactor.String, ConfigFile: d.o.Settings.File}
-	if home := d.home.Load(); home != nil { // not a nil *Core in an interface
-		machine.HomeAssistant = home
+	now := d.inForce.Load()
+	machine := act.Machine{Secrets: d.o.Redactor.String, ConfigFile: now.settings.File}
+	if now.home != nil { // not a nil *Core in an interface
+		machine.HomeAssistant = now.home
 	}
 	return act.Perform(ctx, a, act.Certificate{Name: facts.Name, Domains: facts.Domains, CertFile: facts.CertFile, KeyFile: facts.KeyFile}, machine)
 }
 
+// mqttConfig is the way to the broker as it is asked for.
 func (d *Daemon) mqttConfig(conf *settings.Settings) mqtt.Config {
-	m := conf.MQTT
-	return mqtt.Config{
-		Broker: m.Broker, Username: m.Username, Password: m.Password, CA: m.CA, ClientCert: m.ClientCertPEM, ClientKey: m.ClientKeyPEM,
-		Topic: m.Topic, DiscoveryPrefix: m.DiscoveryPrefix, Installation: d.Sitter.Installation(), Version: d.o.Version,
-	}
+	c := askedBroker(conf)
+	c.Installation, c.Version = d.Sitter.Installation(), d.o.Version
+	return c
 }
 
 func (d *Daemon) pageConfig(conf *settings.Settings) page.Config {
@@ -236,8 +269,6 @@ func (d *Daemon) pageConfig(conf *settings.Settings) page.Config {
 		Log: func(line string) { d.o.Log.Debug().Str("part", "page").Msg(line) },
 	}
 }
-
-func hasBroker(conf *settings.Settings) bool { return conf.MQTT.Broker != "" || conf.MQTT.Supervisor }
 
 // beat fetches the heartbeat's URL.
 func beat(ctx context.Context, url string) error {

@@ -1,9 +1,12 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"time"
 
 	"github.com/certsitter/certsitter/addon"
 	"github.com/certsitter/certsitter/cmd/internal/settings"
@@ -21,12 +24,12 @@ const (
 
 // core is Home Assistant, where it can be asked: through the Supervisor, or at
 // the address that is configured. nil = there is none.
-func core(conf *settings.Settings, app bool) *addon.Core {
+func core(conf *settings.Settings, o Options) *addon.Core {
 	switch {
 	case conf.HomeAssistantURL != "":
 		return &addon.Core{URL: conf.HomeAssistantURL, Token: func() string { return conf.HomeAssistantToken }}
-	case app:
-		return (&addon.Supervisor{}).Core()
+	case o.App:
+		return cmp.Or(o.Supervisor, &addon.Supervisor{}).Core()
 	}
 	return nil
 }
@@ -34,7 +37,7 @@ func core(conf *settings.Settings, app bool) *addon.Core {
 // targets are all addresses that messages go to.
 func (d *Daemon) targets(conf *settings.Settings) []string {
 	all := append([]string{}, conf.Notify...)
-	if core(conf, d.o.App) == nil {
+	if core(conf, d.o) == nil {
 		return all
 	}
 	if conf.NotifyHomeAssistant {
@@ -52,7 +55,7 @@ func (d *Daemon) send(ctx context.Context, r notify.Request) error {
 	if !strings.HasPrefix(r.URL, homeScheme) {
 		return d.o.Worker.Send(ctx, r)
 	}
-	home := d.home.Load()
+	home := d.inForce.Load().home
 	if home == nil {
 		return &notify.Undelivered{Reason: "Home Assistant's API is not configured (homeassistant_url).", Permanent: true}
 	}
@@ -77,9 +80,43 @@ func deliver(ctx context.Context, home *addon.Core, r notify.Request) error {
 	return home.PersistentNotification(ctx, id, r.Title, r.Body)
 }
 
-// supervisorBroker asks the Supervisor for the broker.
-func supervisorBroker(ctx context.Context, c mqtt.Config) (mqtt.Config, error) {
-	b, err := (&addon.Supervisor{}).MQTT(ctx)
+// ErrNoBroker says that a configuration is without MQTT.
+var ErrNoBroker = errors.New("no broker is configured under mqtt")
+
+// supervisorWithin is how long the Supervisor may take to name the broker.
+const supervisorWithin = 15 * time.Second
+
+// BrokerConfig is the way to the broker of a configuration, without Installation
+// and Version. The Supervisor (nil = the one that runs us) is asked, with a
+// deadline, if the configuration leaves the broker to it. The error is
+// ErrNoBroker or a sentence of the Supervisor's.
+func BrokerConfig(ctx context.Context, conf *settings.Settings, s *addon.Supervisor) (mqtt.Config, error) {
+	if !hasBroker(conf) {
+		return mqtt.Config{}, ErrNoBroker
+	}
+	return supervisorBroker(ctx, askedBroker(conf), s)
+}
+
+func hasBroker(conf *settings.Settings) bool { return conf.MQTT.Broker != "" || conf.MQTT.Supervisor }
+
+// askedBroker is the way to the broker as the configuration has it: without an
+// address if that is the Supervisor's to name.
+func askedBroker(conf *settings.Settings) mqtt.Config {
+	m := conf.MQTT
+	return mqtt.Config{
+		Broker: m.Broker, Username: m.Username, Password: m.Password, CA: m.CA, ClientCert: m.ClientCertPEM, ClientKey: m.ClientKeyPEM,
+		Topic: m.Topic, DiscoveryPrefix: m.DiscoveryPrefix,
+	}
+}
+
+// supervisorBroker completes a configuration without a broker.
+func supervisorBroker(ctx context.Context, c mqtt.Config, s *addon.Supervisor) (mqtt.Config, error) {
+	if c.Broker != "" {
+		return c, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, supervisorWithin, fmt.Errorf("the Supervisor did not name the broker within %v", supervisorWithin))
+	defer cancel()
+	b, err := cmp.Or(s, &addon.Supervisor{}).MQTT(ctx)
 	if err != nil {
 		return c, err
 	}
