@@ -15,6 +15,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/certsitter/certsitter/cmd/internal/daemon"
 	"github.com/certsitter/certsitter/cmd/internal/page"
 	"github.com/certsitter/certsitter/cmd/internal/settings"
 	"github.com/certsitter/certsitter/cmd/internal/worker"
@@ -114,24 +115,25 @@ func (u *unpublishCommand) Run(ctx context.Context, s shell, c *cli) error {
 	if err != nil {
 		return err
 	}
-	if conf.MQTT.Broker == "" {
-		return errors.New("no broker is configured under mqtt, so nothing was published")
-	}
 	if _, err := page.Dial(conf.StateDir); err == nil {
 		return errors.New("a daemon is running and would publish everything again: stop it first")
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, unpublishLimit, fmt.Errorf("the broker did not answer within %v", unpublishLimit))
 	defer cancel()
+	broker, err := daemon.BrokerConfig(ctx, conf, nil)
+	if errors.Is(err, daemon.ErrNoBroker) {
+		return fmt.Errorf("%w, so nothing was published", err)
+	}
+	if err != nil {
+		return err
+	}
 	d, err := s.manual(conf)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	m := conf.MQTT
-	emptied, err := mqtt.Unpublish(ctx, mqtt.Config{
-		Broker: m.Broker, Username: m.Username, Password: m.Password, CA: m.CA, ClientCert: m.ClientCertPEM, ClientKey: m.ClientKeyPEM,
-		Topic: m.Topic, DiscoveryPrefix: m.DiscoveryPrefix, Installation: d.Sitter.Installation(), Version: worker.BuildVersion(version),
-	}, d.Sitter.Topics())
+	broker.Installation, broker.Version = d.Sitter.Installation(), worker.BuildVersion(version)
+	emptied, err := mqtt.Unpublish(ctx, broker, d.Sitter.Topics())
 	for _, topic := range emptied {
 		fmt.Fprintln(s.out, topic)
 	}
