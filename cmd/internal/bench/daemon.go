@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -128,6 +129,34 @@ func (h *home) install() error {
 	return h.configure(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.root.Raw}))
 }
 
+// watch gives the names of certificates of which something comes on a topic with
+// a payload that holds the wanted text. What was retained before does not count.
+func (h *home) watch(topic, wanted string) (<-chan string, error) {
+	seen := make(chan string, 100*certificateCount)
+	err := h.broker.Subscribe(topic, func(topic string, payload []byte, retained bool) {
+		if retained || !bytes.Contains(payload, []byte(wanted)) {
+			return
+		}
+		select {
+		case seen <- nameIn(topic):
+		default: // nobody waits any more
+		}
+	})
+	return seen, err
+}
+
+// nameIn is the certificate's name in a topic.
+func nameIn(topic string) string {
+	parts := strings.Split(topic, "/")
+	return parts[len(parts)-2]
+}
+
+// What the broker shows of a certificate.
+const (
+	eventTopic, renewedEvent = "certsitter/cert/+/event", `"renewed"`
+	stateTopic, okState      = "certsitter/cert/+/state", `"ok"`
+)
+
 // A running daemon.
 type running struct {
 	cmd     *exec.Cmd
@@ -136,7 +165,7 @@ type running struct {
 	ended   chan struct{}
 }
 
-// run starts the daemon.
+// daemon starts one.
 func (b *bench) daemon(h *home) (*running, error) {
 	out, err := os.CreateTemp(h.folder, "log-")
 	if err != nil {

@@ -24,7 +24,7 @@ func (b *bench) idle(ctx context.Context) error {
 		return err
 	}
 	defer h.close()
-	renewed, err := b.daemonWithAll(ctx, h, "renewed")
+	renewed, err := b.daemonWithAll(ctx, h, eventTopic, renewedEvent)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	started, err := b.daemonWithAll(ctx, h, "state")
+	started, err := b.daemonWithAll(ctx, h, stateTopic, okState)
 	if err != nil {
 		return err
 	}
@@ -56,19 +56,10 @@ func (b *bench) idle(ctx context.Context) error {
 	return nil
 }
 
-// daemonWithAll starts the daemon and waits until the broker has an event or
-// the state of every certificate.
-func (b *bench) daemonWithAll(ctx context.Context, h *home, what string) (*running, error) {
-	seen := make(chan string, 100*certificateCount)
-	filter, wanted := "certsitter/cert/+/event", `"renewed"`
-	if what == "state" {
-		filter, wanted = "certsitter/cert/+/state", `"ok"`
-	}
-	err := h.broker.Subscribe(filter, func(topic string, payload []byte, retained bool) {
-		if !retained && strings.Contains(string(payload), wanted) {
-			seen <- nameIn(topic)
-		}
-	})
+// daemonWithAll starts the daemon and waits until the broker has something of
+// every certificate.
+func (b *bench) daemonWithAll(ctx context.Context, h *home, topic, wanted string) (*running, error) {
+	seen, err := h.watch(topic, wanted)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +67,7 @@ func (b *bench) daemonWithAll(ctx context.Context, h *home, what string) (*runni
 	if err != nil {
 		return nil, err
 	}
-	if err := daemon.await(ctx, seen, certificateCount, what); err != nil {
+	if err := daemon.await(ctx, seen, certificateCount, wanted); err != nil {
 		_, _ = daemon.end()
 		return nil, err
 	}

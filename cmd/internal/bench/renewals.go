@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -46,15 +44,7 @@ func (b *bench) renew(ctx context.Context) (cost, error) {
 
 // untilRenewed runs the daemon until all its certificates are renewed.
 func (b *bench) untilRenewed(ctx context.Context, h *home) (wall, spent time.Duration, err error) {
-	seen := make(chan string, 10*certificateCount)
-	err = h.broker.Subscribe("certsitter/cert/+/event", func(topic string, payload []byte, _ bool) {
-		var event struct {
-			Type string `json:"event_type"`
-		}
-		if json.Unmarshal(payload, &event) == nil && event.Type == "renewed" {
-			seen <- nameIn(topic)
-		}
-	})
+	seen, err := h.watch(eventTopic, renewedEvent)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -69,12 +59,6 @@ func (b *bench) untilRenewed(ctx context.Context, h *home) (wall, spent time.Dur
 		err = ended
 	}
 	return wall, spent, err
-}
-
-// nameIn is the certificate's name in a topic.
-func nameIn(topic string) string {
-	parts := strings.Split(topic, "/")
-	return parts[len(parts)-2]
 }
 
 // boundRenewals runs the bound in a process of its own with a fresh CA.

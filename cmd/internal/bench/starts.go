@@ -22,16 +22,7 @@ func (b *bench) starts(ctx context.Context) error {
 	if _, _, err := b.untilRenewed(ctx, h); err != nil {
 		return err
 	}
-	seen := make(chan string, 100*certificateCount)
-	err = h.broker.Subscribe("certsitter/cert/+/state", func(topic string, _ []byte, retained bool) {
-		if retained {
-			return // of the time before
-		}
-		select {
-		case seen <- nameIn(topic):
-		default: // nobody waits
-		}
-	})
+	seen, err := h.watch(stateTopic, "")
 	if err != nil {
 		return err
 	}
@@ -54,7 +45,7 @@ func (b *bench) starts(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) start(ctx context.Context, h *home, seen chan string, n int) (cost, error) {
+func (b *bench) start(ctx context.Context, h *home, seen <-chan string, n int) (cost, error) {
 	for len(seen) > 0 {
 		<-seen // of the start before
 	}
