@@ -30,7 +30,9 @@ func (s *Sitter) deployments(ctx context.Context, now time.Time) {
 		}
 		switch d.Stage {
 		case toInstall:
-			s.install(ctx, j, *d)
+			if s.holding[j.name] == 0 { // else its end is the next pass
+				s.install(ctx, j, *d)
+			}
 		case toAct:
 			s.act(ctx, now, j, *d)
 		case toVerify:
@@ -48,7 +50,7 @@ func (s *Sitter) install(ctx context.Context, j *job, d deployment) {
 		return
 	}
 	j.deploying = true
-	s.installing[j.name]++
+	s.holding[j.name]++
 	stored, version, target, name, files := s.world.Store, *v, j.target, j.name, j.files
 	s.work(ctx, installLimit, "the installation of "+j.name, func(context.Context) func(time.Time) {
 		changed, err := stored.Install(name, version, target)
@@ -60,14 +62,9 @@ func (s *Sitter) install(ctx context.Context, j *job, d deployment) {
 }
 
 func (s *Sitter) wasInstalled(now time.Time, name string, d deployment, f found, changed bool, err error) {
-	if s.installing[name]--; s.installing[name] == 0 {
-		delete(s.installing, name)
-	}
+	s.released(name)
 	j, current := s.deploying(name, d)
 	if j == nil {
-		if s.job(name) == nil { // it left the configuration meanwhile
-			s.putAside()
-		}
 		return
 	}
 	j.print, j.installed, j.installError = f.print, f.installed, f.installError

@@ -190,9 +190,15 @@ func (s *Sitter) adoptJob(j *job, old []*job) {
 		}
 	}
 	for _, o := range old {
+		if o.name == j.name && o.looked && o.target == j.target { // until it is looked at again
+			j.looked, j.installed, j.installError = true, o.installed, o.installError
+		}
 		if o.name == j.name {
 			j.asked, j.running, j.step, j.asking, j.deploying = o.asked, o.running, o.step, o.asking, o.deploying
 		}
+	}
+	if s.holding[j.name] > 0 { // it is looked at once that has ended
+		j.reading = s.world.Now()
 	}
 	if e.Digest != j.digest {
 		if e.Digest != "" {
@@ -235,10 +241,10 @@ func (s *Sitter) putAside() {
 	}
 }
 
-// storing: an order or an installation of that name is under way. It may hold
-// the name's lock in the store for as long as a disk hangs.
+// storing: an order, an installation or a look of that name is under way. It
+// may hold the name's lock in the store for as long as a disk hangs.
 func (s *Sitter) storing(name string) bool {
-	if s.installing[name] > 0 {
+	if s.holding[name] > 0 {
 		return true
 	}
 	for _, running := range s.running {
@@ -247,6 +253,21 @@ func (s *Sitter) storing(name string) bool {
 		}
 	}
 	return false
+}
+
+// released takes in that an installation or a look has ended.
+func (s *Sitter) released(name string) {
+	if s.holding[name]--; s.holding[name] <= 0 {
+		delete(s.holding, name)
+	}
+	j := s.job(name)
+	if j == nil { // it left the configuration meanwhile
+		s.putAside()
+		return
+	}
+	if s.holding[name] == 0 {
+		j.reading = time.Time{}
+	}
 }
 
 func newJob(installation string, conf *settings.Settings, c *settings.Certificate) (*job, error) {

@@ -40,15 +40,26 @@ func (s *Sitter) look(ctx context.Context, now time.Time) {
 		if j.reading.IsZero() && !j.deploying { // the end of either is the next pass
 			s.at(j.lookAt)
 		}
+		s.atLimit(now, j.reading)
 		s.askARI(ctx, now, j)
 		s.probeDue(ctx, now, j.name, j.probes)
 	}
 	for _, w := range s.watched {
 		s.lookAtWatched(ctx, now, w)
+		if w.busy {
+			s.atLimit(now, w.began)
+		}
 	}
 	s.checkOver()
 	if s.lookedAtAll() && now.Sub(s.memory.LastCheck).Abs() >= roundEvery {
 		s.memory.LastCheck, s.dirty = now, true
+	}
+}
+
+// atLimit asks for a pass when a reading that began then is waited for no longer.
+func (s *Sitter) atLimit(now, began time.Time) {
+	if limit := began.Add(probeLimit); limit.After(now) {
+		s.at(limit)
 	}
 }
 
@@ -61,7 +72,7 @@ const roundEvery = time.Hour
 func (s *Sitter) lookedAtAll() bool {
 	now := s.world.Now()
 	for _, j := range s.jobs {
-		if !j.looked && now.Sub(j.reading) < probeLimit {
+		if !j.looked && (j.reading.IsZero() || now.Sub(j.reading) < probeLimit) {
 			return false
 		}
 	}
@@ -94,6 +105,7 @@ func (s *Sitter) lookAtFiles(ctx context.Context, now time.Time, j *job) {
 	j.reading, j.again = now, false
 	name, target, names, roots, files, print := j.name, j.target, j.rules.Names, j.roots, j.files, j.print
 	stored := s.world.Store
+	s.holding[name]++
 	s.work(ctx, probeLimit, "reading the files of "+name, func(context.Context) func(time.Time) {
 		f := found{print: print}
 		if f.same = !f.print.changed(now, files); !f.same {
@@ -106,6 +118,7 @@ func (s *Sitter) lookAtFiles(ctx context.Context, now time.Time, j *job) {
 
 // foundFiles takes in what a look brought.
 func (s *Sitter) foundFiles(now time.Time, j *job, f found) {
+	s.released(j.name)
 	if s.job(j.name) != j {
 		return // there is another configuration, which looks itself
 	}

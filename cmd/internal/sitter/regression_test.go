@@ -18,6 +18,8 @@ import (
 	"github.com/certsitter/certsitter/cmd/internal/worker"
 	"github.com/certsitter/certsitter/expiry"
 	"github.com/certsitter/certsitter/expiry/probe"
+	"github.com/certsitter/certsitter/mqtt"
+	"github.com/certsitter/certsitter/notify"
 	"github.com/certsitter/certsitter/renew"
 	"github.com/certsitter/certsitter/renew/directory"
 	"github.com/certsitter/certsitter/renew/store"
@@ -445,6 +447,519 @@ func TestFailingActionIsToldAndResolved(t *testing.T) {
 			if told := w.pages(); !strings.Contains(told, c.told) || c.told == "" && strings.Contains(told, "told") {
 				t.Errorf("after %v: %s", c.age, told)
 			}
+		}
+	})
+}
+
+func TestHangingDiskHoldsNothingElseBack(t *testing.T) {
+	hang := make(map[string]func(*settings.Settings, chan struct{}) (func(*World), func(string)))
+	hang["a watched file"] = func(s *settings.Settings, free chan struct{}) (func(*World), func(string)) {
+		s.Watch = []settings.Watch{{Name: "nas", Source: s.Certificates[0].CertFile, File: true, WarnDays: 21, CriticalDays: 7}}
+		return func(x *World) {
+			x.Read = func(string, string) (*expiry.Certificate, error) { <-free; return nil, os.ErrNotExist }
+		}, nil
+	}
+	hang["an installation"] = func(s *settings.Settings, free chan struct{}) (func(*World), func(string)) {
+		return nil, func(step string) {
+			if strings.HasPrefix(step, "rename ") && strings.HasSuffix(step, "ssl/fullchain.pem") {
+				<-free
+			}
+		}
+	}
+	for name, prepare := range hang {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, dir string) {
+				w, free := newEarth(t, 90*day), make(chan struct{})
+				s := conf(t, dir, "", func(s *settings.Settings) { second(dir, s) })
+				if err := os.WriteFile(s.Certificates[0].CertFile, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				edit, step := prepare(s, free)
+				r := w.begin(t, dir, s, edit, step)
+				time.Sleep(2 * time.Minute)
+				if r.Snapshot().Time.IsZero() || r.cert("second").Status != "ok" {
+					t.Errorf("the other certificate after two minutes: %+v", r.cert("second"))
+				}
+				orders := w.ordered()
+				if err := r.Renew(t.Context(), "second", RenewOptions{Force: true}); err != nil {
+					t.Error(err)
+				}
+				if err := r.Reload(t.Context(), s); err != nil {
+					t.Error(err)
+				}
+				without := *s
+				without.Certificates = s.Certificates[1:]
+				if err := errors.Join(r.Reload(t.Context(), &without), r.Reload(t.Context(), s)); err != nil {
+					t.Error(err)
+				}
+				asked := time.Now()
+				if err := r.Check(t.Context()); err != nil || time.Since(asked) > time.Minute {
+					t.Errorf("check: %v after %v", err, time.Since(asked))
+				}
+				time.Sleep(time.Minute)
+				if w.ordered() == orders || r.cert("second").Failures != 0 {
+					t.Errorf("%d orders: %+v", w.ordered(), r.cert("second"))
+				}
+				ended := time.Now()
+				go func() { time.Sleep(time.Minute); close(free) }()
+				if r.stop(); time.Since(ended) > endLimit {
+					t.Errorf("the end took %v", time.Since(ended))
+				}
+				<-free
+			})
+		})
+	}
+}
+
+func TestReloadThatFailsForOneLeavesTheOthersAlone(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		s := conf(t, dir, "", nil)
+		r := w.begin(t, dir, s, nil, nil)
+		defer r.stop()
+		w.until(day)
+		// The folder of the new one, which comes first, cannot be made.
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, "live"), 0o755), os.WriteFile(filepath.Join(dir, "live", "nas"), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		nas, both := s.Certificates[0], *s
+		nas.Name, nas.Domains, nas.OwnFolder = "nas", []string{"nas.example.org"}, filepath.Join(dir, "live", "nas")
+		nas.CertFile, nas.KeyFile = filepath.Join(nas.OwnFolder, "fullchain.pem"), filepath.Join(nas.OwnFolder, "privkey.pem")
+		both.Certificates = []settings.Certificate{nas, s.Certificates[0]}
+		if err := r.Reload(t.Context(), &both); err != nil {
+			t.Fatal(err)
+		}
+		w.until(day + time.Hour)
+		if home := r.home(); w.ordered() != 1 || home.Status != "ok" {
+			t.Errorf("%d orders: %+v", w.ordered(), home)
+		}
+		if nas := r.cert("nas"); nas.Status == "ok" || !strings.Contains(nas.LastResult, "failed") {
+			t.Errorf("the new one: %s %q", nas.Status, nas.LastResult)
+		}
+	})
+}
+
+func TestDamagedVersionKeepsNobodyFromStarting(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		s := conf(t, dir, "", func(s *settings.Settings) { second(dir, s) })
+		r := w.begin(t, dir, s, nil, nil)
+		w.until(day)
+		r.stop()
+		if err := os.WriteFile(filepath.Join(dir, "certificates", "home", "v0001", "meta.json"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r = w.begin(t, dir, s, nil, nil)
+		defer r.stop()
+		w.until(day + time.Hour)
+		if home, other := r.home(), r.cert("second"); home.Status != "ok" || other.Status != "ok" || w.ordered() > 3 {
+			t.Errorf("%d orders, %s %s: %+v", w.ordered(), home.Status, other.Status, home.Problems)
+		}
+	})
+}
+
+// overdue says of the first certificate that it was to be renewed yesterday.
+type overdue struct {
+	*earth
+	now atomic.Bool
+}
+
+func (o *overdue) RenewalInfo(ctx context.Context, url, id string, roots []byte) (directory.Window, error) {
+	window, err := o.earth.RenewalInfo(ctx, url, id, roots)
+	if o.now.Load() && o.count() == 1 {
+		window.Start, window.End = time.Now().Add(-2*day), time.Now().Add(-day)
+	}
+	return window, err
+}
+
+func TestRestartWindowIsNotWaitedForInNeed(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		refuses []span
+		past    bool
+		waits   bool
+	}{
+		{"in no need", nil, false, true},
+		{"little life left", []span{{2 * day, 5*day + 7*time.Hour}}, false, false},
+		{"the CA's window is past", nil, true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, dir string) {
+				w := newEarth(t, 6*day) // at midnight
+				w.refuses = c.refuses
+				var mu sync.Mutex
+				var acted []time.Time
+				ca := &overdue{earth: w}
+				r := w.begin(t, dir, conf(t, dir, "", restarts("03:00-03:01")), func(x *World) {
+					x.CA = ca
+					x.Act = func(ctx context.Context, a settings.Action, f Acted) error {
+						mu.Lock()
+						defer mu.Unlock()
+						acted = append(acted, time.Now())
+						return nil
+					}
+				}, nil)
+				defer r.stop()
+				w.until(day + 5*time.Hour)
+				ca.now.Store(c.past)
+				for w.count() < 2 {
+					time.Sleep(time.Minute)
+				}
+				time.Sleep(day)
+				mu.Lock()
+				defer mu.Unlock()
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				if len(acted) < 2 || (acted[1].Sub(w.issued[1]) > time.Minute) != c.waits {
+					t.Errorf("issued at %v, acted at %v", w.issued, acted)
+				}
+			})
+		})
+	}
+}
+
+func TestOwnCertificateIsKnownForEver(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprintf("state lost %v", lost), func(t *testing.T) {
+			bubble(t, func(t *testing.T, dir string) {
+				w := newEarth(t, day)
+				s := conf(t, dir, "", served)
+				r := w.begin(t, dir, s, nil, nil)
+				defer func() { r.stop() }()
+				w.until(time.Hour)
+				w.change(func(w *earth) { w.reload = false })
+				w.until(18 * time.Hour)
+				if lost {
+					r.stop()
+					for _, file := range []string{"state.json", "state.json.previous"} {
+						if err := os.WriteFile(filepath.Join(dir, file), []byte{0, 0}, 0o600); err != nil {
+							t.Fatal(err)
+						}
+					}
+					r = w.begin(t, dir, s, nil, nil)
+				}
+				w.until(10 * day)
+				if home := r.home(); w.count() < maxKnown+3 || home.Status != "expired" || home.Endpoints[0].Verdict != "stale" {
+					t.Errorf("after %d renewals: %s %+v", w.count(), home.Status, home.Endpoints)
+				}
+			})
+		})
+	}
+}
+
+func TestCrashBetweenStoreAndStateIsNoFailure(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 6*day)
+		w.refuses = []span{{2 * day, 4 * day}}
+		s := conf(t, dir, "", nil)
+		r := w.begin(t, dir, s, nil, nil)
+		w.until(3*day + 12*time.Hour)
+		state := filepath.Join(dir, "state.json")
+		before, err := os.ReadFile(state)
+		if err != nil || r.home().Failures == 0 {
+			t.Fatalf("%d failures, %v", r.home().Failures, err)
+		}
+		for w.count() < 2 {
+			time.Sleep(time.Minute)
+		}
+		r.stop()
+		if err := os.WriteFile(state, before, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r = w.begin(t, dir, s, nil, nil)
+		defer r.stop()
+		time.Sleep(time.Minute)
+		if home := r.home(); home.Status != "ok" || home.Failures != 0 || strings.Contains(home.LastResult, "failed") {
+			t.Errorf("%s, %d failures, %q: %+v", home.Status, home.Failures, home.LastResult, home.Problems)
+		}
+	})
+}
+
+func TestStateThatCannotBeSavedIsSaidAndForgiven(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		var beats atomic.Int64
+		r := w.begin(t, dir, conf(t, dir, "", func(s *settings.Settings) { s.HeartbeatURL = "https://beat.example/" }), func(x *World) {
+			x.Beat = func(context.Context, string) error { beats.Add(1); return nil }
+		}, nil)
+		defer r.stop()
+		w.until(day + 7*time.Second)
+		if err := os.Mkdir(filepath.Join(dir, "state.json.new"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 { // more than the CA's hourly cap
+			if err := r.Renew(t.Context(), "home", RenewOptions{Force: true}); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(2 * time.Minute)
+			if home := r.home(); w.ordered() != 1 || !strings.Contains(home.LastResult, "Nothing can be remembered") {
+				t.Errorf("%d orders, %q", w.ordered(), home.LastResult)
+			}
+		}
+		was := beats.Load()
+		time.Sleep(2 * time.Hour)
+		if !slices.Contains(codes(r.Snapshot().Problems), "state_unwritable") || beats.Load() != was {
+			t.Errorf("%d heartbeats, problems %+v", beats.Load()-was, r.Snapshot().Problems)
+		}
+		if err := os.Remove(filepath.Join(dir, "state.json.new")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		if len(r.Snapshot().Problems) != 0 || beats.Load() == was {
+			t.Errorf("once it is mended: %d heartbeats, problems %+v", beats.Load()-was, r.Snapshot().Problems)
+		}
+		if err := r.Renew(t.Context(), "home", RenewOptions{Force: true}); err != nil {
+			t.Error(err)
+		}
+		if time.Sleep(time.Minute); w.count() != 2 {
+			t.Errorf("%d certificates", w.count())
+		}
+	})
+}
+
+func TestUnfitCertificateIsCountedAndNotAskedForAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		stranger, taken := request(t), atomic.Int64{}
+		r := w.begin(t, dir, conf(t, dir, "", nil), func(x *World) {
+			x.Issue = func(ctx context.Context, q renew.OrderRequest, h worker.Handler) (renew.Issued, error) {
+				if q.OrderURL != "" {
+					taken.Add(1)
+				}
+				q.CSR = stranger
+				return w.Issue(ctx, q, h)
+			}
+		}, nil)
+		defer r.stop()
+		w.until(10 * day)
+		if n := mostIn(w.issued, 7*day); n != 3 || taken.Load() != 0 {
+			t.Errorf("%d certificates within seven days, %d times the same order", n, taken.Load())
+		}
+	})
+}
+
+func TestPressThatWaitedHearsOfTheCAsWishForQuiet(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		var busy atomic.Bool
+		r := w.begin(t, dir, conf(t, dir, "", func(s *settings.Settings) {
+			s.Certificates[0].Challenge, s.Certificates[0].Provider = renew.DNS01, "exec" // one slot for both
+			second(dir, s)
+		}), func(x *World) {
+			x.Issue = func(ctx context.Context, q renew.OrderRequest, h worker.Handler) (renew.Issued, error) {
+				if !busy.Load() {
+					return w.Issue(ctx, q, h)
+				}
+				w.change(func(w *earth) { w.starts = append(w.starts, time.Now()) })
+				time.Sleep(20 * time.Second)
+				return renew.Issued{}, &renew.Fault{RetryAfter: 2 * day, WholeDirectory: true,
+					Problems: []renew.Problem{{Step: renew.StepOrder, Type: "urn:ietf:params:acme:error:rateLimited", Status: 503, Detail: "busy"}}}
+			}
+		}, nil)
+		defer r.stop()
+		w.until(day)
+		busy.Store(true)
+		orders := w.ordered()
+		for _, name := range []string{"home", "second"} {
+			if err := r.Renew(t.Context(), name, RenewOptions{Force: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Hour)
+		if n := w.ordered() - orders; n != 1 || !strings.Contains(r.cert("second").LastResult, "left alone until") {
+			t.Errorf("%d orders, the second: %q", n, r.cert("second").LastResult)
+		}
+		err := r.Renew(t.Context(), "second", RenewOptions{Force: true})
+		if refused, ok := errors.AsType[*Refused](err); !ok || refused.Until.Sub(w.now()) < day {
+			t.Errorf("pressed again: %v", err)
+		}
+	})
+}
+
+// A broker that empties topics only when it is told to.
+type slowBroker struct {
+	mu        sync.Mutex // guards the rest
+	published int
+	emptying  []string
+}
+
+func (b *slowBroker) Publish(_ []mqtt.Message, obsolete []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.published++
+	for _, topic := range obsolete {
+		if !slices.Contains(b.emptying, topic) {
+			b.emptying = append(b.emptying, topic)
+		}
+	}
+}
+
+func (b *slowBroker) State() mqtt.Link {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return mqtt.Link{Connected: true, Emptying: slices.Clone(b.emptying)}
+}
+
+func (b *slowBroker) Event(string, mqtt.Event)      {}
+func (b *slowBroker) Changed() <-chan struct{}      { return nil }
+func (b *slowBroker) Commands() <-chan mqtt.Command { return nil }
+
+func TestAnotherTopicIsPublishedAtOnceAndTheOldOnesEmptied(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w, b := newEarth(t, 90*day), &slowBroker{}
+		s := conf(t, dir, "", func(s *settings.Settings) {
+			s.MQTT = settings.MQTT{Broker: "tcp://broker.example:1883", Topic: "certsitter", DiscoveryPrefix: "homeassistant"}
+		})
+		r := w.begin(t, dir, s, func(x *World) { x.Broker = b }, nil)
+		defer r.stop()
+		w.until(day)
+		b.mu.Lock()
+		was := b.published
+		b.mu.Unlock()
+		other := *s
+		other.MQTT.Topic = "other"
+		if err := r.Reload(t.Context(), &other); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		b.mu.Lock()
+		if b.published != was+1 || !slices.Contains(b.emptying, "certsitter/status") {
+			t.Errorf("published %d times, emptying %q", b.published-was, b.emptying)
+		}
+		b.mu.Unlock()
+		remembered := func() bool {
+			m, _, err := stateFile{filepath.Join(dir, "state.json")}.load()
+			return err == nil && slices.Contains(m.Topics, "certsitter/status") && slices.Contains(m.Topics, "other/status")
+		}
+		if time.Sleep(day); !remembered() {
+			t.Error("topics that are not yet empty are forgotten")
+		}
+		b.mu.Lock()
+		b.emptying = nil
+		b.mu.Unlock()
+		if time.Sleep(day); remembered() {
+			t.Error("empty topics are still remembered")
+		}
+	})
+}
+
+func TestUpgradedWorkerEndsTheRunForARestart(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		w.refuses = []span{{0, day}}
+		r := w.begin(t, dir, conf(t, dir, "", nil), func(x *World) {
+			x.Send = func(context.Context, notify.Request) error {
+				return &worker.VersionError{Path: "/usr/bin/certsitter-worker", Want: "1.0", Have: "1.1"}
+			}
+		}, nil)
+		defer r.stop()
+		select {
+		case <-r.over:
+		case <-time.After(day):
+			t.Fatal("it goes on")
+		}
+		if !errors.Is(r.err, ErrRestart) {
+			t.Error(r.err)
+		}
+	})
+}
+
+func TestEndDuringADeliveryIsNoFailure(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		w.refuses = []span{{0, day}}
+		s, sending := conf(t, dir, "", nil), make(chan struct{})
+		r := w.begin(t, dir, s, func(x *World) {
+			x.Send = func(ctx context.Context, _ notify.Request) error {
+				close(sending)
+				<-ctx.Done()
+				return &worker.Interrupted{Cause: context.Cause(ctx)}
+			}
+		}, nil)
+		<-sending
+		r.stop()
+		m, _, err := stateFile{filepath.Join(dir, "state.json")}.load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range m.Messages.Targets() {
+			if target.Status != "ok" || target.LastError != "" {
+				t.Errorf("%+v", target)
+			}
+		}
+		r = w.begin(t, dir, s, nil, nil)
+		defer r.stop()
+		if time.Sleep(10 * time.Minute); !strings.Contains(w.pages(), "told") {
+			t.Error("it is not sent after the restart")
+		}
+	})
+}
+
+func TestRemovedAndAddedWhileItIsOrdered(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		w.slow = 5 * time.Minute
+		s := conf(t, dir, "", nil)
+		r := w.begin(t, dir, s, nil, nil)
+		defer r.stop()
+		time.Sleep(time.Minute)
+		none := *s
+		none.Certificates = nil
+		if err := r.Reload(t.Context(), &none); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if err := r.Reload(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Minute)
+		if home := r.home(); home.Status != "ok" || w.count() != 1 || w.ordered() != 1 {
+			t.Errorf("%s, %d orders, %d certificates", home.Status, w.ordered(), w.count())
+		}
+	})
+}
+
+func TestTwinsShareTheLimitOfIssuances(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		r := w.begin(t, dir, conf(t, dir, "", func(s *settings.Settings) {
+			second(dir, s)
+			s.Certificates[1].Domains = s.Certificates[0].Domains
+		}), nil, nil)
+		defer r.stop()
+		for range 8 {
+			time.Sleep(2 * time.Hour)
+			for _, name := range []string{"home", "second"} {
+				_ = r.Renew(t.Context(), name, RenewOptions{Force: true}) // some are refused
+				time.Sleep(time.Hour)
+			}
+		}
+		if n := mostIn(w.issued, 7*day); n != 3 {
+			t.Errorf("%d certificates for the same names within a day", n)
+		}
+	})
+}
+
+func TestReloadDuringADeploymentTellsNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		s := conf(t, dir, "", restarts(""))
+		r := w.begin(t, dir, s, func(x *World) {
+			x.Act = func(context.Context, settings.Action, Acted) error { time.Sleep(5 * time.Minute); return nil }
+		}, nil)
+		defer r.stop()
+		w.until(time.Minute) // it is installed, and the action is under way
+		for range 3 {
+			if err := r.Reload(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			if home := r.home(); home.Status != "ok" || home.Deployment == "" {
+				t.Errorf("%s %q: %+v", home.Status, home.Deployment, home.Problems)
+			}
+		}
+		if time.Sleep(10 * time.Minute); r.home().Deployment != "" || w.pages() != "" {
+			t.Errorf("%q: %s", r.home().Deployment, w.pages())
 		}
 	})
 }

@@ -133,7 +133,7 @@ type Sitter struct {
 	targets      []string  // addresses that messages go to
 	sending      map[string]bool
 	running      map[string]string // slot → name of the running renewal
-	installing   map[string]int    // installations under way by name
+	holding      map[string]int    // works that may hold a name's lock in the store
 	metadata     map[string]metadata
 	beatAt       time.Time
 	passed       time.Time // the last pass with a sane clock
@@ -161,15 +161,15 @@ func New(w World, conf *settings.Settings) (*Sitter, error) {
 	}
 	s := &Sitter{
 		world: w, log: w.Log,
-		file:       stateFile{filepath.Join(w.State, "state.json")},
-		sending:    map[string]bool{},
-		running:    map[string]string{},
-		installing: map[string]int{},
-		metadata:   map[string]metadata{},
-		start:      time.Now(),
-		done:       make(chan func(time.Time)),
-		commands:   make(chan command),
-		over:       make(chan struct{}),
+		file:     stateFile{filepath.Join(w.State, "state.json")},
+		sending:  map[string]bool{},
+		running:  map[string]string{},
+		holding:  map[string]int{},
+		metadata: map[string]metadata{},
+		start:    time.Now(),
+		done:     make(chan func(time.Time)),
+		commands: make(chan command),
+		over:     make(chan struct{}),
 	}
 	var notes []string
 	var err error
