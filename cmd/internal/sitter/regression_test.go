@@ -953,9 +953,10 @@ func TestReloadDuringADeploymentTellsNobody(t *testing.T) {
 			if err := r.Reload(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
+			reloaded := time.Now()
 			time.Sleep(time.Minute)
-			if home := r.home(); home.Status != "ok" || home.Deployment == "" {
-				t.Errorf("%s %q: %+v", home.Status, home.Deployment, home.Problems)
+			if home := r.home(); home.Status != "ok" || home.Deployment == "" || r.Snapshot().Time.Before(reloaded) {
+				t.Errorf("%s %q at %v: %+v", home.Status, home.Deployment, r.Snapshot().Time, home.Problems)
 			}
 		}
 		if time.Sleep(10 * time.Minute); r.home().Deployment != "" || w.pages() != "" {
