@@ -104,7 +104,8 @@ func (s *Sitter) managedView(now time.Time, j *job) Certificate {
 	}
 	for _, served := range facts.Served {
 		c.Endpoints = append(c.Endpoints, endpointView(served, e.Endpoints[served.Address]))
-		c.NotDeployed = c.NotDeployed || served.Certificate != nil && j.installed != nil && !served.Same && !e.Deployment.fresh(now)
+		differs := served.Certificate != nil && j.installed != nil && !served.Same
+		c.NotDeployed = c.NotDeployed || differs && !e.Deployment.early(e.Endpoints[served.Address].Seen)
 	}
 	c.judge(now, facts)
 	if j.installed != nil {
@@ -113,9 +114,16 @@ func (s *Sitter) managedView(now time.Time, j *job) Certificate {
 	return c
 }
 
-// fresh: it was installed so lately that a server is right to be still at it.
-func (d *deployment) fresh(now time.Time) bool {
-	return d != nil && d.Stage != deployed && now.Sub(d.InstalledAt) < looksAfter[len(looksAfter)-1]
+// early: what was seen then does not tell whether the server takes the new
+// certificate, since its actions are still being performed or have just ended.
+func (d *deployment) early(seen time.Time) bool {
+	switch {
+	case d == nil || d.Stage == deployed:
+		return false
+	case d.Stage == toAct:
+		return d.Failures == 0 && d.Waiting == ""
+	}
+	return seen.Sub(d.EndedAt) < looksAfter[0]
 }
 
 // lastRenewal is when the newest certificate came; one that was taken over has
