@@ -298,14 +298,21 @@ func (s *scene) start(t *testing.T, change ...func(*Options)) *running {
 	return r
 }
 
-// reload has the configuration read again.
+// reload has the configuration read again, and returns when that has been done
+// or refused.
 func (r *running) reload(t *testing.T) {
 	t.Helper()
+	done := func() int {
+		log := r.log.String()
+		return strings.Count(log, "configuration read again") + strings.Count(log, "the configuration was not taken into force")
+	}
+	before := done()
 	select {
 	case r.hangup <- struct{}{}:
 	case <-time.After(waitLimit):
 		t.Fatal("the daemon takes no wish to reload")
 	}
+	r.eventually(t, "the configuration is read again", func() bool { return done() > before })
 }
 
 // of is how a certificate stands.
