@@ -36,9 +36,24 @@ func (s shell) ask(ctx context.Context, conf *settings.Settings, f func(asked) e
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(running) }()
+	awaitFirstLook(running, d.Sitter)
 	err = f(own{d.Sitter})
 	stop()
 	return errors.Join(err, <-ended)
+}
+
+// awaitFirstLook waits until our own loop has looked at everything once: what is
+// in place may be taken over, and then there is nothing to order. A loop that
+// cannot look, for want of a clock, says so itself when it is asked.
+func awaitFirstLook(ctx context.Context, l *sitter.Sitter) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	events := l.Events(ctx) // closed at the end of ctx or of the loop
+	for l.Snapshot().Time.IsZero() {
+		if _, open := <-events; !open {
+			return
+		}
+	}
 }
 
 // own is our own loop.
