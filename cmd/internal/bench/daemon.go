@@ -160,6 +160,7 @@ const (
 // A running daemon.
 type running struct {
 	cmd     *exec.Cmd
+	home    *home
 	log     string // the file with what it says
 	started time.Time
 	ended   chan struct{}
@@ -174,7 +175,7 @@ func (b *bench) daemon(h *home) (*running, error) {
 	defer out.Close()
 	cmd := exec.Command(filepath.Join(b.programs, "certsitter"), "run", "--config", h.path("certsitter.yaml"))
 	cmd.Stdout, cmd.Stderr, cmd.Dir = out, out, h.folder
-	r := &running{cmd: cmd, log: out.Name(), started: time.Now(), ended: make(chan struct{})}
+	r := &running{cmd: cmd, home: h, log: out.Name(), started: time.Now(), ended: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -185,12 +186,20 @@ func (b *bench) daemon(h *home) (*running, error) {
 	return r, nil
 }
 
-// endLimit is longer than a daemon takes that ends its children.
-const endLimit = 15 * time.Second
+// endLimit is longer than a daemon takes that ends its children, and
+// statusLimit than a message to the broker.
+const (
+	endLimit    = 15 * time.Second
+	statusLimit = 2 * time.Second
+)
 
-// end asks the daemon to end, and tells what it and its children have spent.
+// end asks the daemon to end, and tells what it and its children have spent. It
+// does so between the daemon's first and last word to the broker, so that what
+// comes afterwards is the next daemon's.
 func (r *running) end() (time.Duration, error) {
+	r.home.awaitStatus("online")
 	_ = r.cmd.Process.Signal(syscall.SIGTERM)
+	defer r.home.awaitStatus("offline")
 	select {
 	case <-r.ended:
 	case <-time.After(endLimit):
@@ -201,6 +210,23 @@ func (r *running) end() (time.Duration, error) {
 		return 0, fmt.Errorf("the daemon ended with %v: %s", r.cmd.ProcessState, r.lastWords())
 	}
 	return spent(r.cmd.ProcessState), nil
+}
+
+// awaitStatus waits until the broker has heard that from the daemon, or for a
+// while: then there is nothing more on its way either.
+func (h *home) awaitStatus(want string) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(statusLimit); ; {
+		if status, _ := h.broker.Retained("certsitter/status"); status == want {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			return
+		}
+	}
 }
 
 // lastWords are the end of the daemon's log.
