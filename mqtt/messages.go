@@ -24,8 +24,9 @@ func retained(topic string, payload []byte) Message {
 // is the Publisher's. States come before discovery, and the service's
 // discovery before that of its certificates.
 //
-// What breaks a rule (see Validate) is left out and named in the error beside
-// the others: one certificate must not take the rest along.
+// What has no name of its own is left out and named in the error beside the
+// others: one certificate must not take the rest along. The Publisher validates
+// what it sends.
 func Messages(c Config, s Snapshot) ([]Message, error) {
 	if err := c.checkTopics(); err != nil {
 		return nil, err
@@ -50,8 +51,7 @@ func Messages(c Config, s Snapshot) ([]Message, error) {
 			all = append(all, e.complete(c, node, c.certificateDevice(cert, entities)).message(c, node))
 		}
 	}
-	good, err := validated(all)
-	return good, errors.Join(append(refused, err)...)
+	return all, errors.Join(refused...)
 }
 
 // reserved says of a certificate's name that it would give ids of the service
@@ -86,19 +86,4 @@ func namedOnce(s Snapshot) (certs []Certificate, targets []Target, refused []err
 		}
 	}
 	return certs, targets, refused
-}
-
-// validated returns the messages that break no rule, and an error that names
-// the others.
-func validated(all []Message) ([]Message, error) {
-	var refused []error
-	good := make([]Message, 0, len(all))
-	for _, m := range all {
-		if err := Validate(m.Topic, m.Payload); err != nil {
-			refused = append(refused, err)
-			continue
-		}
-		good = append(good, m)
-	}
-	return good, errors.Join(refused...)
 }

@@ -24,6 +24,7 @@ type session struct {
 
 	sent    map[string][]byte    // retained messages that the broker has from this connection
 	online  bool                 // it was told that we are online
+	spoke   bool                 // it may have been told so: the answer may still be under way
 	emptied map[string]time.Time // announcements that were taken away lately
 
 	filters    []string // of the sweep that is under way; nil = none
@@ -311,6 +312,7 @@ func (s *session) sayOnline(ctx context.Context, now time.Time) error {
 	if !s.deaf {
 		soonest(&s.due.echo, now.Add(s.p.pace.echo))
 	}
+	s.spoke = true
 	if err := s.conn.publish(ctx, retained(s.p.config.statusTopic(), []byte(online))); err != nil {
 		return err
 	}
@@ -476,7 +478,7 @@ func (s *session) end(ctx context.Context) {
 		return
 	default:
 	}
-	if ctx.Err() == nil || !s.online {
+	if ctx.Err() == nil || !s.spoke {
 		s.conn.close()
 		return
 	}
