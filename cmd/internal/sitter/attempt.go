@@ -135,7 +135,7 @@ func (s *Sitter) attempt(ctx context.Context, now time.Time, j *job, o RenewOpti
 	order := ordering{
 		world: s.world, job: j, at: at, request: request,
 		newest: j.newest, fresh: e.Revoked != "", begun: now,
-		progress: func(p renew.Progress) { s.progress(ctx, j.name, p) },
+		progress: func(p renew.Progress) { s.progress(j.name, p) },
 	}
 	s.work(ctx, j.limit(), "the renewal of "+j.name, order.run(s))
 }
@@ -157,8 +157,8 @@ func (j *job) limit() time.Duration {
 }
 
 // progress takes a step of an order into the loop. It is called from beside the
-// loop and never waits longer than the attempt lives.
-func (s *Sitter) progress(ctx context.Context, name string, p renew.Progress) {
+// loop and never waits: an order must not stand still because the loop is busy.
+func (s *Sitter) progress(name string, p renew.Progress) {
 	step := func(time.Time) {
 		if j := s.job(name); j != nil && j.running {
 			j.step = p.Text
@@ -166,8 +166,8 @@ func (s *Sitter) progress(ctx context.Context, name string, p renew.Progress) {
 		s.emit(Event{Name: name, Kind: "progress", Text: p.Text})
 	}
 	select {
-	case s.done <- step:
-	case <-ctx.Done():
+	case s.steps <- step:
+	default:
 	}
 }
 

@@ -144,6 +144,7 @@ type Sitter struct {
 	open         sync.WaitGroup // works under way
 
 	done     chan func(now time.Time)
+	steps    chan func(now time.Time) // progress of orders; what finds no room is left out
 	commands chan command
 	over     chan struct{} // closed when Run has ended
 
@@ -168,6 +169,7 @@ func New(w World, conf *settings.Settings) (*Sitter, error) {
 		metadata: map[string]metadata{},
 		start:    time.Now(),
 		done:     make(chan func(time.Time)),
+		steps:    make(chan func(time.Time), 64),
 		commands: make(chan command),
 		over:     make(chan struct{}),
 	}
@@ -227,7 +229,10 @@ func (s *Sitter) Run(ctx context.Context) error {
 			return s.end(nil)
 		case <-timer.C:
 		case <-linkChanged:
+		case step := <-s.steps:
+			step(s.world.Now())
 		case result := <-s.done:
+			s.tellSteps()
 			result(s.world.Now())
 		case command := <-s.commands:
 			command(works, s.world.Now())
@@ -239,6 +244,18 @@ func (s *Sitter) Run(ctx context.Context) error {
 			return s.end(s.fatal)
 		}
 		timer.Reset(s.tend(works, s.world.Now()))
+	}
+}
+
+// tellSteps takes in the steps that came before a result.
+func (s *Sitter) tellSteps() {
+	for {
+		select {
+		case step := <-s.steps:
+			step(s.world.Now())
+		default:
+			return
+		}
 	}
 }
 

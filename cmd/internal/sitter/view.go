@@ -236,6 +236,11 @@ func (s *Sitter) link() MQTT {
 	} else {
 		s.serviceOK("other_installation")
 	}
+	if len(state.Refused) > 0 {
+		s.service(Problem{Code: "mqtt_refused", Severity: "warning", Text: fmt.Sprintf("Some messages are not fit for the broker and were not sent: %v.", state.Refused), Advice: "Please report this."})
+	} else {
+		s.serviceOK("mqtt_refused")
+	}
 	return MQTT{Configured: true, Connected: state.Connected, Broker: plainURL(s.settings.MQTT.Broker), Error: state.Error}
 }
 
@@ -249,7 +254,7 @@ func (s *Sitter) publish(snap *Snapshot) {
 		return
 	}
 	messages, err := mqtt.Messages(s.mqttConfig(), shown)
-	if err != nil {
+	if s.serviceOK("mqtt_messages"); err != nil {
 		s.log.Error().Err(err).Msg("some messages are not fit for MQTT")
 		s.service(Problem{Code: "mqtt_messages", Severity: "warning", Text: "Something cannot be published: " + err.Error(), Advice: "Please report this."})
 	}
