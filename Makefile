@@ -5,12 +5,15 @@ VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo d
 COMMIT     ?= $(shell git rev-parse HEAD 2>/dev/null)
 BUILT      ?= $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.built=$(BUILT)
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The daemon speaks to CAs, to Home Assistant and to its page's readers one
+# request at a time: HTTP/2 would be half a megabyte for nothing.
+DAEMON     := -tags nethttpomithttp2
 
 .PHONY: build demo test check bench fuzz tools clean
 
 build: ## both programs, into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/certsitter ./cmd/certsitter-worker
+	CGO_ENABLED=0 $(GO) build $(DAEMON) -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/certsitter
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/certsitter-worker
 
 demo: ## the main job with a test CA and a broker of its own
 	$(GO) run ./cmd/demo

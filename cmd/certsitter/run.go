@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/rs/zerolog"
@@ -27,6 +28,9 @@ func (r *runCommand) Run(ctx context.Context, s shell, c *cli) error {
 	if err != nil {
 		return err
 	}
+	// A small machine's memory is dearer than its idle time: garbage may grow by
+	// half of what is in use, not by as much again.
+	debug.SetGCPercent(50)
 	redactor := settings.NewRedactor(conf.Secrets())
 	stderr := redactor.Writer(s.err)
 	defer stderr.Close()
