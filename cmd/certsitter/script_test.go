@@ -243,20 +243,27 @@ func startInbox(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("INBOX", server.Listener.Addr().String())
 }
 
-// received COUNT PATTERN: so many messages like this have come.
+// received COUNT PATTERN: so many messages like this have come, sooner or later.
 func received(ts *testscript.TestScript, _ bool, args []string) {
-	in := &standOf(ts).inbox
+	in, like := &standOf(ts).inbox, regexp.MustCompile(args[1])
+	eventually(ts, args[0]+" messages like "+args[1], func() bool {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		count := 0
+		for _, text := range in.texts {
+			if like.MatchString(text) {
+				count++
+			}
+		}
+		return strconv.Itoa(count) == args[0]
+	})
+	ts.Logf("%q", in.all())
+}
+
+func (in *inbox) all() []string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	count := 0
-	for _, text := range in.texts {
-		if regexp.MustCompile(args[1]).MatchString(text) {
-			count++
-		}
-	}
-	if strconv.Itoa(count) != args[0] {
-		ts.Fatalf("%d messages like %s: %q", count, args[1], in.texts)
-	}
+	return slices.Clone(in.texts)
 }
 
 // certificate DAYS NAME CERTFILE [KEYFILE]: a self-signed certificate with so
