@@ -196,6 +196,11 @@ func (s *Sitter) mayRenew(now time.Time, j *job, o RenewOptions) *Refused {
 	if j.running || j.asked != nil {
 		return &Refused{Code: "busy", Sentence: fmt.Sprintf("%s is being renewed already.", j.name)}
 	}
+	if !o.Force && !o.Staging && !o.DryRun {
+		if d := s.decide(now, j); d.Reason == renew.Fresh {
+			return &Refused{Code: "not_due", Until: d.At, Sentence: "It is not due before " + clockTime(d.At, now) + ". Use --force to renew it all the same."}
+		}
+	}
 	e := s.memory.of(j.name)
 	if since := now.Sub(e.Record.Pressed); since >= 0 && since < pressEvery {
 		until := e.Record.Pressed.Add(pressEvery)
@@ -209,11 +214,6 @@ func (s *Sitter) mayRenew(now time.Time, j *job, o RenewOptions) *Refused {
 	until, why := renew.Guard(now, s.factsAt(now, j, at), j.rules)
 	if !until.IsZero() {
 		return guardRefusal(why, until, now)
-	}
-	if !o.Force && !o.Staging && !o.DryRun {
-		if d := s.decide(now, j); d.Reason == renew.Fresh {
-			return &Refused{Code: "not_due", Until: d.At, Sentence: "It is not due before " + clockTime(d.At, now) + ". Use --force to renew it all the same."}
-		}
 	}
 	return nil
 }
