@@ -93,6 +93,11 @@ func (s *Sitter) renewals(ctx context.Context, now time.Time) {
 			s.refuse(j.name, o, guardRefusal(why, until, now))
 			continue
 		}
+		if d := s.decide(now, j); d.Reason == renew.Fresh && !o.Force && !o.Staging && !o.DryRun {
+			j.asked = nil // what is installed was not known yet when it was asked for
+			s.refuse(j.name, o, notDue(d, now))
+			continue
+		}
 		s.attempt(ctx, now, j, o)
 	}
 }

@@ -198,7 +198,7 @@ func (s *Sitter) mayRenew(now time.Time, j *job, o RenewOptions) *Refused {
 	}
 	if !o.Force && !o.Staging && !o.DryRun {
 		if d := s.decide(now, j); d.Reason == renew.Fresh {
-			return &Refused{Code: "not_due", Until: d.At, Sentence: "It is not due before " + clockTime(d.At, now) + ". Use --force to renew it all the same."}
+			return notDue(d, now)
 		}
 	}
 	e := s.memory.of(j.name)
@@ -216,6 +216,10 @@ func (s *Sitter) mayRenew(now time.Time, j *job, o RenewOptions) *Refused {
 		return guardRefusal(why, until, now)
 	}
 	return nil
+}
+
+func notDue(d renew.Decision, now time.Time) *Refused {
+	return &Refused{Code: "not_due", Until: d.At, Sentence: "It is not due before " + clockTime(d.At, now) + ". Use --force to renew it all the same."}
 }
 
 // guardSentences say what stands against an attempt by hand, to be followed by

@@ -37,7 +37,7 @@ var deployRetries = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minu
 // looksAfter are when the endpoints are looked at after the last action: most
 // services are back within seconds, Home Assistant on a Raspberry Pi within
 // minutes, and after 15 minutes the contract warns.
-var looksAfter = []time.Duration{10 * time.Second, 30 * time.Second, 2 * time.Minute, 5 * time.Minute, 15 * time.Minute}
+var looksAfter = []time.Duration{time.Second, settle, 30 * time.Second, 2 * time.Minute, 5 * time.Minute, 15 * time.Minute}
 
 // failed is the deployment after a step that did not succeed.
 func (d deployment) failed(now time.Time, err error) deployment {
@@ -71,6 +71,10 @@ func (d deployment) acted(now time.Time, actions int) deployment {
 	}
 	return d
 }
+
+// settle is how long a server has after the last action before what it serves
+// is held against it.
+const settle = 10 * time.Second
 
 // nextLook is when the endpoints are looked at next; false once the looks are
 // used up and the usual rhythm does.

@@ -151,7 +151,7 @@ func (s *Sitter) tell(ctx context.Context, now time.Time) {
 	book, changes := s.memory.Messages.Observe(now, subjects, policy)
 	for _, c := range changes {
 		if kind := c.Event(); kind != "" {
-			s.event(now, c.Subject.Key, kind, c.Subject.Text)
+			s.event(now, c.Subject.Key, kind, cmp.Or(c.Subject.Text, c.Subject.Name+" is fine again."))
 		}
 	}
 	if len(changes) > 0 {

@@ -24,7 +24,7 @@ func (s *Sitter) view(now time.Time) {
 	link := s.link()
 	snap := &Snapshot{
 		Version: s.world.Version, Installation: s.memory.Installation, Time: now.UTC(),
-		Certificates: []Certificate{}, Targets: []Target{}, Problems: slices.Concat([]Problem{}, s.notes, s.cautions),
+		Certificates: []Certificate{}, Targets: []Target{}, Problems: append(append([]Problem{}, s.notes...), s.cautions...),
 		MQTT: link, LastCheck: utc(s.memory.LastCheck), Language: s.settings.Language,
 	}
 	worst := expiry.OK
@@ -123,7 +123,7 @@ func (d *deployment) early(seen time.Time) bool {
 	case d.Stage == toAct:
 		return d.Failures == 0 && d.Waiting == ""
 	}
-	return seen.Sub(d.EndedAt) < looksAfter[0]
+	return seen.Sub(d.EndedAt) < settle
 }
 
 // lastRenewal is when the newest certificate came; one that was taken over has
