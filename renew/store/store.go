@@ -144,7 +144,8 @@ func (s *Store) Close() error {
 	if s.lock == nil {
 		return nil
 	}
-	return s.lock.Close()
+	// A child that is being started may hold the descriptor for a moment longer.
+	return errors.Join(unix.Flock(int(s.lock.Fd()), unix.LOCK_UN), s.lock.Close())
 }
 
 // Scratch opens an area of its own for trial runs (--staging, --dry-run), with
