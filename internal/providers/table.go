@@ -1026,7 +1026,7 @@ var table = []Provider{
 		Propagation: 300 * time.Second,
 	},
 	{
-		Code: "exec", Name: "External program", URL: "/dns/exec",
+		Code: "exec", Name: "External program", URL: "https://go-acme.github.io/dns/exec",
 		Required:     []string{"EXEC_PATH"},
 		Undocumented: []string{"EXEC_MODE", "EXEC_PATH", "EXEC_POLLING_INTERVAL", "EXEC_PROPAGATION_TIMEOUT", "EXEC_SEQUENCE_INTERVAL"},
 		Propagation:  60 * time.Second,
@@ -1304,7 +1304,7 @@ var table = []Provider{
 		Propagation: 120 * time.Second,
 	},
 	{
-		Code: "httpreq", Name: "HTTP request", URL: "/lego/dns/httpreq/",
+		Code: "httpreq", Name: "HTTP request", URL: "https://go-acme.github.io/lego/dns/httpreq/",
 		Credentials: []Variable{
 			{"HTTPREQ_MODE", "`RAW`, none"},
 			{"HTTPREQ_ENDPOINT", "The URL of the server"},

@@ -90,7 +90,7 @@ func (s source) provider(file string) (providers.Provider, error) {
 		Code:        doc.value["Code"],
 		Aliases:     doc.list["Aliases"],
 		Name:        doc.value["Name"],
-		URL:         doc.value["URL"],
+		URL:         absolute(doc.value["URL"]),
 		Credentials: doc.variables["Configuration.Credentials"],
 		Options:     doc.variables["Configuration.Additional"],
 		Propagation: code.longest("PropagationTimeout"),
@@ -476,4 +476,12 @@ func writeSeconds(b *bytes.Buffer, field string, d time.Duration) {
 	if d > 0 {
 		fmt.Fprintf(b, "%s: %d * time.Second,\n", field, d/time.Second)
 	}
+}
+
+// absolute is a URL that leads somewhere from outside lego's own pages, too.
+func absolute(url string) string {
+	if strings.HasPrefix(url, "/") {
+		return "https://go-acme.github.io" + url
+	}
+	return url
 }
