@@ -73,7 +73,7 @@ type pace struct {
 
 func usualPace() pace {
 	return pace{
-		firstPoll:         20 * time.Millisecond,
+		firstPoll:         50 * time.Millisecond,
 		slowestPoll:       5 * time.Second,
 		longestRetryAfter: time.Minute,
 		patience:          20 * time.Second,

@@ -58,8 +58,8 @@ func TestPollPace(t *testing.T) {
 		want       time.Duration
 	}{
 		{"done at once", 0, 1, 0},
-		{"soon", 0, 2, 20 * time.Millisecond},
-		{"growing", 0, 4, 103 * time.Millisecond},
+		{"soon", 0, 2, 50 * time.Millisecond},
+		{"growing", 0, 4, 258 * time.Millisecond},
 		{"as the CA asks", 3 * time.Second, 3, 6 * time.Second},
 		{"not as long as it likes", 24 * time.Hour, 2, time.Minute},
 	} {
