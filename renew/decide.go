@@ -2,7 +2,6 @@ package renew
 
 import (
 	"hash/fnv"
-	"slices"
 	"time"
 
 	"github.com/certsitter/certsitter/expiry"
@@ -67,7 +66,6 @@ const (
 	Trusted Reason = "trusted"     // it is from a staging CA, and a real one is configured
 	ARI     Reason = "ari"         // the CA advises it (RFC 9773)
 	Age     Reason = "age"         // the configured or the usual share of its lifetime is left
-	Hand    Reason = "hand"        // somebody asked for it
 	Revoked Reason = "replacement" // the one in force was revoked
 )
 
@@ -272,14 +270,6 @@ func nthLast(now time.Time, ascending []time.Time, n int, window time.Duration) 
 // Covers reports whether the version holds all the names.
 func (v Version) Covers(names []string) bool {
 	return len(expiry.Uncovered(v.Names, names)) == 0
-}
-
-// SameNames reports whether both are the same set of names.
-func SameNames(a, b []string) bool {
-	a, b = slices.Clone(a), slices.Clone(b)
-	slices.Sort(a)
-	slices.Sort(b)
-	return slices.Equal(slices.Compact(a), slices.Compact(b))
 }
 
 func later(a, b time.Time) time.Time {

@@ -108,9 +108,6 @@ type Fault struct {
 	OrderGone bool `json:"order_gone,omitempty"`
 	// AccountGone: the CA does not know the account (any more).
 	AccountGone bool `json:"account_gone,omitempty"`
-	// Unasked: nobody asked this machine for the answer to a challenge, so the CA
-	// did not reach it. The daemon knows that, not the worker.
-	Unasked bool `json:"unasked,omitempty"`
 	// Date is the last Date header that the CA sent.
 	Date time.Time `json:"date,omitzero"`
 }

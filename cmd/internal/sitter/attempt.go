@@ -145,12 +145,12 @@ func (s *Sitter) attempt(ctx context.Context, now time.Time, j *job, o RenewOpti
 	s.work(ctx, j.limit(), "the renewal of "+j.name, order.run(s))
 }
 
-// reserve is how long an attempt may take at most: an order of many names over
-// slow DNS needs its time, and the end must come before the next attempt.
+// Limits of an attempt: an order of many names over slow DNS needs its time, and
+// the end must come before the next attempt.
 const (
 	limitBase    = 5 * time.Minute
 	limitPerName = time.Minute
-	limitDNS     = 30 * time.Minute // some providers need 20 minutes and more for one record (acme.md §1.3)
+	limitDNS     = 30 * time.Minute // longer than all but a few providers wait for a record to be seen (namecheap: 60, loopia: 40)
 )
 
 func (j *job) limit() time.Duration {
@@ -252,7 +252,7 @@ func (o ordering) order(ctx context.Context) (renew.Version, error) {
 		Progress: o.progress,
 	})
 	if err != nil {
-		return renew.Version{}, o.cleanUp(stored, err, answers)
+		return renew.Version{}, o.cleanUp(stored, err)
 	}
 	if !o.at.keep {
 		return renew.Version{Names: want.Names}, stored.Drop(o.job.name)
@@ -297,13 +297,10 @@ func (o ordering) answers(ctx context.Context) (Answers, error) {
 }
 
 // cleanUp forgets what the CA no longer knows.
-func (o ordering) cleanUp(stored *store.Store, err error, answers Answers) error {
+func (o ordering) cleanUp(stored *store.Store, err error) error {
 	fault, ok := errors.AsType[*renew.Fault](err)
 	if !ok {
 		return err
-	}
-	if answers != nil && answers.Validators() == 0 {
-		fault.Unasked = true
 	}
 	if fault.AccountGone {
 		err = errors.Join(err, stored.SetAccountURL(o.at.directory, o.at.kid, ""))

@@ -56,7 +56,7 @@ func (s *Sitter) install(ctx context.Context, j *job, d deployment) {
 		changed, err := stored.Install(name, version, target)
 		f := found{}
 		f.print.changed(s.world.Now(), files)
-		f.installed, f.installError = installedAt(target)
+		f.installed = installedAt(target)
 		return func(now time.Time) { s.wasInstalled(now, name, d, f, changed, err) }
 	})
 }
@@ -67,7 +67,7 @@ func (s *Sitter) wasInstalled(now time.Time, name string, d deployment, f found,
 	if j == nil {
 		return
 	}
-	j.print, j.installed, j.installError = f.print, f.installed, f.installError
+	j.print, j.installed = f.print, f.installed
 	if err != nil {
 		if errors.Is(err, store.ErrStaging) { // it stays as it is until the configuration changes
 			s.memory.of(name).LastResult = clip(err.Error())

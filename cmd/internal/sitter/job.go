@@ -39,25 +39,24 @@ type job struct {
 	criticalDays     int
 
 	// how it stands; the loop's
-	newest       *renew.Version
-	issuances    []time.Time
-	counted      bool                // issuances are what is stored
-	installed    *expiry.Certificate // the pair in place; nil = none
-	installError string              // why the pair in place cannot be used
-	looked       bool
-	reading      time.Time // since when its files are being read; zero = they are not
-	again        bool      // its files are to be read again at the next look
-	lookedAt     time.Time
-	lookAt       time.Time
-	print        footprint
-	asking       bool // for renewal information
-	asked        *RenewOptions
-	byHand       bool // somebody asked in this run: a command line without a daemon deploys it
-	running      bool
-	step         string
-	deploying    bool
-	looking      int // endpoints that have not been looked at since the deployment asked
-	probes       []*probing
+	newest    *renew.Version
+	issuances []time.Time
+	counted   bool                // issuances are what is stored
+	installed *expiry.Certificate // the pair in place; nil = none
+	looked    bool
+	reading   time.Time // since when its files are being read; zero = they are not
+	again     bool      // its files are to be read again at the next look
+	lookedAt  time.Time
+	lookAt    time.Time
+	print     footprint
+	asking    bool // for renewal information
+	asked     *RenewOptions
+	byHand    bool // somebody asked in this run: a command line without a daemon deploys it
+	running   bool
+	step      string
+	deploying bool
+	looking   int // endpoints that have not been looked at since the deployment asked
+	probes    []*probing
 }
 
 // endpoint is where the certificate is served.
@@ -191,7 +190,7 @@ func (s *Sitter) adoptJob(j *job, old []*job) {
 	}
 	for _, o := range old {
 		if o.name == j.name && o.looked && o.target == j.target { // until it is looked at again
-			j.looked, j.installed, j.installError = true, o.installed, o.installError
+			j.looked, j.installed = true, o.installed
 		}
 		if o.name == j.name {
 			j.asked, j.running, j.step, j.asking, j.deploying = o.asked, o.running, o.step, o.asking, o.deploying

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
-	"io/fs"
 	"strings"
 	"time"
 
@@ -24,7 +23,7 @@ const (
 	endpointsEvery = 6 * time.Hour
 	endpointsSoon  = 30 * time.Minute
 	probeLimit     = 30 * time.Second // STARTTLS dialogues included
-	// probesAtATime leaves sockets and memory for the rest (performance.md B).
+	// probesAtATime leaves sockets and memory for the rest: more brings little without latency.
 	probesAtATime = 8
 	// askEvery is how often the time is asked for while the clock is insane.
 	askEvery = 10 * time.Minute
@@ -89,13 +88,12 @@ func (s *Sitter) lookedAtAll() bool {
 
 // found is what a look at a managed certificate's files brought.
 type found struct {
-	print        footprint
-	same         bool // nothing changed since the last look: the rest is empty
-	adopted      bool
-	version      renew.Version // that was adopted
-	adoptError   error
-	installed    *expiry.Certificate
-	installError string
+	print      footprint
+	same       bool // nothing changed since the last look: the rest is empty
+	adopted    bool
+	version    renew.Version // that was adopted
+	adoptError error
+	installed  *expiry.Certificate
 }
 
 // lookAtFiles reads what is at the certificate's paths: it may be missing,
@@ -110,7 +108,7 @@ func (s *Sitter) lookAtFiles(ctx context.Context, now time.Time, j *job) {
 		f := found{print: print}
 		if f.same = !f.print.changed(now, files); !f.same {
 			f.version, f.adopted, f.adoptError = stored.Adopt(name, target, names, roots, now)
-			f.installed, f.installError = installedAt(target)
+			f.installed = installedAt(target)
 		}
 		return func(now time.Time) { s.foundFiles(now, j, f) }
 	})
@@ -129,7 +127,7 @@ func (s *Sitter) foundFiles(now time.Time, j *job, f found) {
 	if f.same || j.deploying {
 		return // what is being installed is read at its end
 	}
-	j.print, j.installed, j.installError = f.print, f.installed, f.installError
+	j.print, j.installed = f.print, f.installed
 	if f.adoptError != nil {
 		s.log.Warn().Err(f.adoptError).Str("cert", j.name).Msg("cannot adopt what is installed")
 	}
@@ -156,17 +154,13 @@ func (s *Sitter) adopted(now time.Time, j *job, v renew.Version) {
 	s.log.Info().Str("cert", j.name).Msg(e.LastResult)
 }
 
-// installedAt reads the pair in place: nil if there is none, and why if it
-// cannot be used.
-func installedAt(t store.Target) (*expiry.Certificate, string) {
+// installedAt reads the pair in place: nil if there is none that can be used.
+func installedAt(t store.Target) *expiry.Certificate {
 	c, _, err := store.Installed(t)
-	switch {
-	case err == nil:
-		return c, ""
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, ""
+	if err != nil {
+		return nil
 	}
-	return nil, err.Error()
+	return c
 }
 
 // redeploy begins a deployment if the newest version is not what is in place.
@@ -184,7 +178,7 @@ func (s *Sitter) redeploy(now time.Time, j *job) {
 	s.dirty = true
 }
 
-// ARI retries after errors (acme.md §4.1).
+// ariRetries are the waits after the first, second, … question without an answer.
 var ariRetries = []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour}
 
 const (

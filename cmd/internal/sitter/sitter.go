@@ -68,7 +68,6 @@ type World struct {
 // Answers answers the challenges of one order until it is closed.
 type Answers interface {
 	Present(context.Context, []renew.Challenge) error
-	Validators() int
 	Close() error
 }
 

@@ -285,7 +285,6 @@ func (w *earth) Send(_ context.Context, m notify.Request) error {
 type noAnswers struct{}
 
 func (noAnswers) Present(context.Context, []renew.Challenge) error { return nil }
-func (noAnswers) Validators() int                                  { return 1 }
 func (noAnswers) Close() error                                     { return nil }
 
 // folder is a place for state whose fsync costs nothing, where there is one.
