@@ -46,6 +46,20 @@ type Config struct {
 	Language string            // en | de, where the snapshot does not say
 	Version  string            // of this program
 	Log      func(line string) // complaints of net/http; nil = silence
+
+	Downloads []Download // files for other programs, in the order of the page
+}
+
+// A Download is a text that is made for a person to take elsewhere, like a
+// dashboard. It is served at files/NAME to whoever may see the page.
+type Download struct {
+	Name        string // of the file, and the last part of its address: letters, digits, . - and _
+	Title       string // for people, in the configured language
+	ContentType string // "" = text/plain; charset=utf-8
+	Copy        bool   // offer to copy the text, too
+	// Make makes the text anew for each request, of at most 1 MiB. Its error is a
+	// sentence for people.
+	Make func(context.Context) ([]byte, error)
 }
 
 const (

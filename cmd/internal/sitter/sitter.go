@@ -52,6 +52,11 @@ type World struct {
 	Targets func(*settings.Settings) []string
 	// Cautions are what looks wrong in a configuration that is in order.
 	Cautions func(*settings.Settings) []Problem
+	// Home tells of Home Assistant's Core: ok = its API is there, so that it can
+	// be restarted; address = where it may serve TLS itself, as an endpoint is
+	// configured (host:port or an https:// URL), "" = nowhere. nil = there is no
+	// Home Assistant. It asks nobody and returns at once.
+	Home func(*settings.Settings) (address string, ok bool)
 
 	Now     func() time.Time // nil = time.Now
 	Build   time.Time        // no clock is before it
@@ -189,7 +194,7 @@ func New(w World, conf *settings.Settings) (*Sitter, error) {
 		return nil, err
 	}
 	s.snapshot.Store(&Snapshot{Version: w.Version, Installation: s.memory.Installation, Status: expiry.Unknown.String(),
-		Certificates: []Certificate{}, Targets: []Target{}, Problems: []Problem{}, Language: conf.Language})
+		Certificates: []Certificate{}, Targets: []Target{}, Problems: []Problem{}, Asks: []Ask{}, Language: conf.Language})
 	return s, nil
 }
 

@@ -13,6 +13,7 @@ type Snapshot struct {
 	Certificates []Certificate `json:"certificates"` // in the order of the configuration, managed first
 	Targets      []Target      `json:"targets"`
 	Problems     []Problem     `json:"problems"` // of the service itself: configuration, state, broker, clock
+	Asks         []Ask         `json:"asks"`     // what a person is asked to do, in the order of the certificates
 	MQTT         MQTT          `json:"mqtt"`
 	LowestDays   *int          `json:"lowest_days_left"` // null = nothing known
 	NextExpiry   time.Time     `json:"next_expiry,omitzero"`
@@ -67,7 +68,26 @@ type Problem struct {
 	Severity string `json:"severity"` // notice warning critical expired unknown
 	Text     string `json:"text"`     // what happened and what it means
 	Advice   string `json:"advice"`   // what to do
+	// Details are what Text sums up, one a line: the mistakes of a refused
+	// configuration. Empty = Text says it all.
+	Details []string `json:"details,omitempty"`
 }
+
+// An Ask is something that a person is asked to do in Home Assistant itself,
+// without calling anybody. It goes away by itself once it is done.
+type Ask struct {
+	ID    string `json:"id"`    // stable: AskConfiguration, or what AskRestart gives
+	Title string `json:"title"` // in the configured language, like Text
+	Text  string `json:"text"`  // plain words, several lines; the same while nothing changes
+}
+
+// AskConfiguration is the id of the ask to correct a configuration that was
+// refused.
+const AskConfiguration = "certsitter_configuration"
+
+// AskRestart is the id of the ask to restart Home Assistant so that it takes the
+// new certificate of that name.
+func AskRestart(name string) string { return "certsitter_" + name + "_restart" }
 
 // Target is a place where messages go.
 type Target struct {

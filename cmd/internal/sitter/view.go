@@ -24,7 +24,7 @@ func (s *Sitter) view(now time.Time) {
 	link := s.link()
 	snap := &Snapshot{
 		Version: s.world.Version, Installation: s.memory.Installation, Time: now.UTC(),
-		Certificates: []Certificate{}, Targets: []Target{}, Problems: append(append([]Problem{}, s.notes...), s.cautions...),
+		Certificates: []Certificate{}, Targets: []Target{}, Problems: append(append([]Problem{}, s.notes...), s.cautions...), Asks: []Ask{},
 		MQTT: link, LastCheck: utc(s.memory.LastCheck), Language: s.settings.Language,
 	}
 	worst := expiry.OK
