@@ -89,7 +89,7 @@ func hangups(ctx context.Context) (<-chan struct{}, func()) {
 // worker is the program beside ours that talks to third parties.
 func (s shell) worker(log zerolog.Logger) worker.Client {
 	return worker.Client{
-		Path: workerPath(), Version: worker.BuildVersion(version), User: "certsitter-worker",
+		Path: workerPath(), Version: worker.BuildVersion(version), User: "certsitter",
 		Log: func(line string) { log.Debug().Str("part", "worker").Msg(line) },
 	}
 }
