@@ -6,9 +6,12 @@ import (
 	"strings"
 )
 
-// ours are the names in the state folder that nothing else may be written to
-// (CONTRACT §3).
-var ours = []string{"accounts", "certificates", "state.json", "lock", "control.sock", "options.json"}
+// AcceptedName is the file in the state folder of an app that holds the options
+// that were accepted last.
+const AcceptedName = "accepted-options.json"
+
+// ours are the names in the state folder that nothing else may be written to.
+var ours = []string{"accounts", "certificates", "state.json", "lock", "control.sock", "options.json", AcceptedName}
 
 // checkTargets makes paths absolute and refuses those that would destroy
 // something: another entry's files, certbot's, our own.

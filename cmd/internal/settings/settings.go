@@ -22,6 +22,10 @@ import (
 type Settings struct {
 	File     string         // the file they were read from, as it was named
 	Location *time.Location // zone of all times of day
+	// StandIn: the configuration was refused, and these settings, which are empty,
+	// stand in for it. What they do not name is not to be put aside, emptied or
+	// swept: nobody has removed it.
+	StandIn bool
 
 	CA      string // letsencrypt, letsencrypt-staging or a directory URL
 	CARoots string // path of a PEM file; empty = the system's roots
@@ -175,6 +179,9 @@ type Environment struct {
 	App   bool // we are a Home Assistant app
 	Image bool // we run in our own container image
 	User  int  // the daemon's effective user id
+	// Root is the folder that stands for / where /data, /ssl and /config are meant,
+	// so that the app and the image can be run outside of a container; "" = /.
+	Root string
 
 	Getenv   func(string) string
 	ReadFile func(string) ([]byte, error)
@@ -197,13 +204,20 @@ type defaultFor struct{ stateDir, sslDir, listen, challenge string }
 func (e Environment) defaults() defaultFor {
 	d := defaultFor{stateDir: "/var/lib/certsitter", listen: "127.0.0.1:8099", challenge: renew.HTTP01}
 	if e.App || e.Image {
-		d.stateDir, d.sslDir, d.listen = "/data", "/ssl", ":8099"
+		d.stateDir, d.sslDir, d.listen = e.inside("data"), e.inside("ssl"), ":8099"
 	}
 	if e.App {
 		d.challenge = "" // the form asks for it: port 80 is off unless somebody turned it on
 	}
 	return d
 }
+
+// inside is a path of the container.
+func (e Environment) inside(path string) string { return filepath.Join("/", e.Root, path) }
+
+// StateDir is the state folder of a configuration that names none. As an app
+// none can.
+func (e Environment) StateDir() string { return e.defaults().stateDir }
 
 // Find says which configuration file is used: the one that was named by
 // --config, else the first of the usual places where there is one.
@@ -213,11 +227,11 @@ func Find(flag string, e Environment) string {
 		return flag
 	}
 	if e.App {
-		return "/data/options.json"
+		return e.inside("data/options.json")
 	}
 	places := []string{"certsitter.yaml"}
 	if e.Image {
-		places = append(places, "/config/certsitter.yaml")
+		places = append(places, e.inside("config/certsitter.yaml"))
 	}
 	places = append(places, "/etc/certsitter/certsitter.yaml")
 	for _, p := range places {
