@@ -2,6 +2,7 @@ package settings
 
 import (
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 )
@@ -63,11 +64,11 @@ func TestDefaultsInTheImage(t *testing.T) {
 		file string
 		want string
 	}{
-		"image":          {Environment{Image: true, Stat: there("/config/certsitter.yaml")}, "/config/certsitter.yaml", "/data /ssl :8099 http-01"},
+		"image":          {Environment{Image: true, Stat: only("/config/certsitter.yaml")}, "/config/certsitter.yaml", "/data /ssl :8099 http-01"},
 		"app":            {Environment{App: true, Image: true}, "/data/options.json", "/data /ssl :8099 "},
 		"a root":         {Environment{App: true, Root: "/tmp/x"}, "/tmp/x/data/options.json", "/tmp/x/data /tmp/x/ssl :8099 "},
-		"neither":        {Environment{Stat: there("/etc/certsitter/certsitter.yaml")}, "/etc/certsitter/certsitter.yaml", "/var/lib/certsitter  127.0.0.1:8099 http-01"},
-		"image, no file": {Environment{Image: true, Stat: there("")}, "/config/certsitter.yaml", "/data /ssl :8099 http-01"},
+		"neither":        {Environment{Stat: only("/etc/certsitter/certsitter.yaml")}, "/etc/certsitter/certsitter.yaml", "/var/lib/certsitter  127.0.0.1:8099 http-01"},
+		"image, no file": {Environment{Image: true, Stat: only("")}, "/config/certsitter.yaml", "/data /ssl :8099 http-01"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := c.e.defaults()
@@ -78,5 +79,15 @@ func TestDefaultsInTheImage(t *testing.T) {
 				t.Errorf("the file is %s, want %s", got, c.file)
 			}
 		})
+	}
+}
+
+// only one file is there.
+func only(path string) func(string) (fs.FileInfo, error) {
+	return func(asked string) (fs.FileInfo, error) {
+		if asked == path {
+			return nil, nil
+		}
+		return nil, fs.ErrNotExist
 	}
 }
