@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -195,7 +196,7 @@ func (s *Store) planSlot(v stored, t Target, slot slot) ([]change, error) {
 // are left out and told of, unless they are of the pair.
 func (s *Store) writeTemps(changes []change) (written []change, problems, err error) {
 	for _, c := range changes {
-		err := s.disk.write(c.temp, c.data, c.give)
+		err := s.writeTemp(c)
 		switch {
 		case err == nil:
 			written = append(written, c)
@@ -207,6 +208,22 @@ func (s *Store) writeTemps(changes []change) (written []change, problems, err er
 	}
 	return written, problems, nil
 }
+
+// writeTemp reads what it has written before anybody else can: a file with a hole
+// is bad for all, and a bad keystore ends all of openHAB's TLS.
+func (s *Store) writeTemp(c change) error {
+	if err := s.disk.write(c.temp, c.data, c.give); err != nil {
+		return err
+	}
+	data, _, err := read(c.temp)
+	if err == nil && bytes.Equal(data, c.data) {
+		return nil
+	}
+	_ = s.disk.remove(c.temp)
+	return cmp.Or(err, errNotWritten)
+}
+
+var errNotWritten = errors.New("reading it again gave something else than was written: look at the disk")
 
 // exchange renames the temporaries to the files. If the second file of the
 // pair cannot be renamed, the first gets its old contents back. The key goes

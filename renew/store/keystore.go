@@ -22,7 +22,8 @@ const keystoreAlias = "mykey"
 // minKeystorePassword is keytool's.
 const minKeystorePassword = 6
 
-// backupSuffix ends the name of the one copy of the keystore before ours.
+// backupSuffix ends the name of the one copy of the keystore, as it was before
+// the last change.
 const backupSuffix = ".certsitter-old"
 
 func checkKeystorePassword(password string) error {

@@ -2,10 +2,13 @@ package store
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pavlo-v-chernykh/keystore-go/v4"
 	"software.sslmate.com/src/go-pkcs12"
@@ -25,6 +28,64 @@ func java(t *testing.T, args ...string) string {
 		t.Fatalf("keytool %v: %v: %s", args, err, out)
 	}
 	return string(out)
+}
+
+// javaReads gives what a Java program, which reads keystores as openHAB does,
+// says of each file.
+func javaReads(t *testing.T, password string, files ...string) []string {
+	t.Helper()
+	// java runs a source file only where there is a compiler, too.
+	if _, err := exec.LookPath("javac"); err != nil {
+		t.Skip("javac is not installed")
+	}
+	args := append([]string{"-Xshare:auto", "-XX:TieredStopAtLevel=1", "testdata/ReadKeystore.java", password}, files...)
+	cmd := exec.CommandContext(t.Context(), "java", args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("java: %v: %s", err, stderr.String())
+	}
+	lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	if len(lines) != len(files) {
+		t.Fatalf("%d answers for %d keystores", len(lines), len(files))
+	}
+	return lines
+}
+
+// Java loads the keystore, opens the key with the same password, finds the whole
+// chain in its order and the other entries; the file keeps owner and mode.
+func TestJavaReadsOurs(t *testing.T) {
+	s, ca, _, live := installed(t)
+	var files []string
+	want := []string{}
+	for _, keyType := range []string{"ec256", "ec384", "rsa2048"} {
+		path := filepath.Join(live, keyType)
+		writeFile(t, path, foreignKeystore(t, ca), 0o640)
+		if os.Geteuid() == 0 {
+			if err := os.Chown(path, 9001, 9002); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, before, err := read(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := targetIn(live)
+		target.Keystore, target.KeystorePassword = path, "openhab"
+		v := obtain(t, s, ca, "home", Want{Names: []string{"home.example.org"}, KeyType: keyType, Directory: directory}, start)
+		if changed, err := s.Install("home", v, target); !changed || err != nil {
+			t.Fatal(changed, err)
+		}
+		if _, after, err := read(path); err != nil || after != before || after.mode != 0o640 {
+			t.Errorf("%s: owner and mode are %+v, were %+v, %v", keyType, after, before, err)
+		}
+		files = append(files, path)
+		want = append(want, "[clientca/certificate, mykey/key] chain 2 CN=home.example.org")
+	}
+	if got := javaReads(t, "openhab", files...); !slices.Equal(got, want) {
+		t.Errorf("Java reads\n%s", strings.Join(got, "\n"))
+	}
 }
 
 // Java reads what we write, in all key types, and finds what it put in itself.
@@ -157,5 +218,37 @@ func TestKeystoreEntries(t *testing.T) {
 	same, err := keystoreForm(f.data, b, "openhab", start.Add(day))
 	if err != nil || !bytes.Equal(same.data, f.data) || same.replaces == nil {
 		t.Errorf("a keystore with the same entry was written anew: %v", err)
+	}
+}
+
+// What is not on the disk as it was written is not put in place.
+func TestKeystoreReadAgainBeforeTheRename(t *testing.T) {
+	dir, live := t.TempDir(), t.TempDir()
+	path := filepath.Join(live, "keystore")
+	s, err := Open(dir, Options{Now: func() time.Time { return start }, Step: func(step string) {
+		if strings.HasPrefix(step, "sync ") && strings.HasSuffix(step, "/.keystore.certsitter-new") {
+			if err := os.Truncate(filepath.Join(live, ".keystore.certsitter-new"), 100); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ca := newCA(t, "Test")
+	before := foreignKeystore(t, ca)
+	writeFile(t, path, before, 0o640)
+	target := targetIn(live)
+	target.Keystore, target.KeystorePassword = path, "openhab"
+	v := obtain(t, s, ca, "home", want("home.example.org"), start)
+	if _, err := s.Install("home", v, target); err == nil || !strings.Contains(err.Error(), "look at the disk") {
+		t.Errorf("install: %v", err)
+	}
+	if !bytes.Equal(readFile(t, path), before) {
+		t.Error("half a keystore was put in place")
+	}
+	if inForce(t, target) != v.Fingerprint {
+		t.Error("the pair was not installed for the keystore's sake")
 	}
 }

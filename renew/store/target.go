@@ -290,7 +290,7 @@ func (p place) writeFailure(err error) error {
 	case errors.Is(e, fs.ErrPermission):
 		return fmt.Errorf("%s %s: certsitter (user %d) may not write into the folder %s: give it the right to, or choose another path", p.key, p.path, os.Geteuid(), folder)
 	case errors.Is(e, syscall.EROFS):
-		return fmt.Errorf("%s %s: the folder %s is read-only: mount it writable, or choose another path", p.key, p.path, folder)
+		return fmt.Errorf("%s %s: the folder %s is read-only: mount it writable (for a systemd unit by ReadWritePaths=, and start that anew if the folder is new), or choose another path", p.key, p.path, folder)
 	case errors.Is(e, syscall.ENOSPC), errors.Is(e, syscall.EDQUOT):
 		return fmt.Errorf("%s %s: there is no space left in the folder %s: make room there: %w", p.key, p.path, folder, syscall.ENOSPC)
 	default:

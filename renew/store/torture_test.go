@@ -358,6 +358,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 			}
 			before := world{dir: quickFolder(t), scenario: sc}
 			before.build(t)
+			keystores := t.TempDir() // as each kill left them
 			steps, killed := before.copied(t).run(t, 0)
 			if killed || len(steps) < 20 {
 				t.Fatalf("a life of %d steps", len(steps))
@@ -369,6 +370,10 @@ func TestKilledAtEveryStep(t *testing.T) {
 					if !killed || done[len(done)-1] != step {
 						t.Fatalf("ended at %q, want %q", done[len(done)-1], step)
 					}
+					if sc.keystore {
+						w.assertKeystore(t)
+						writeFile(t, filepath.Join(keystores, fmt.Sprintf("%02d", n+1)), readFile(t, w.target().Keystore), 0o600)
+					}
 					w.assertNothingLost(t, before)
 					if err := live(w, func(string) {}); err != nil {
 						t.Fatalf("the next life: %v", err)
@@ -376,7 +381,40 @@ func TestKilledAtEveryStep(t *testing.T) {
 					w.assertDone(t)
 				})
 			}
+			if sc.keystore {
+				t.Run("Java loads what each kill left", func(t *testing.T) { assertJavaLoads(t, keystores, len(steps)) })
+			}
 		})
+	}
+}
+
+func assertJavaLoads(t *testing.T, folder string, want int) {
+	files, err := filepath.Glob(filepath.Join(folder, "*"))
+	if err != nil || len(files) != want {
+		t.Fatalf("%d keystores of %d kills, %v", len(files), want, err)
+	}
+	for i, line := range javaReads(t, "openhab", files...) {
+		if !strings.HasPrefix(line, "[clientca/certificate, mykey/key] chain 2 ") {
+			t.Errorf("%s: %s", files[i], line)
+		}
+	}
+}
+
+// assertKeystore: whatever moment openHAB chooses to read its keystore, it can,
+// and finds a key, its certificate and everybody's entries. Nobody has repaired
+// anything yet.
+func (w world) assertKeystore(t *testing.T) {
+	t.Helper()
+	ks, err := readKeystore(readFile(t, w.target().Keystore), w.target().KeystorePassword)
+	if err != nil {
+		t.Fatalf("the keystore cannot be loaded: %v", err)
+	}
+	b, c, ok := entryOf(ks, w.target().KeystorePassword)
+	if !ok || !ks.IsTrustedCertificateEntry("clientca") {
+		t.Fatal("the keystore lost an entry")
+	}
+	if err := c.MatchesKey(b.Key); err != nil {
+		t.Errorf("the keystore's key: %v", err)
 	}
 }
 
