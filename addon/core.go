@@ -59,6 +59,7 @@ func (c *Core) get(ctx context.Context, q question, into any) error {
 type status struct {
 	State        string `json:"state"`
 	RecoveryMode bool   `json:"recovery_mode"`
+	Version      string `json:"version"`
 }
 
 const running = "RUNNING"

@@ -27,6 +27,7 @@ type fakeCore struct {
 	slow     int    // looks until it is up again
 	stubborn bool   // accepts a restart and does nothing
 	rude     bool   // drops the connection at a restart
+	picky    bool   // its actions take no data
 	says     answer // to an action; status 0 = 200
 	services string
 	entity   string
@@ -91,7 +92,7 @@ func (f *fakeCore) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/api/services/homeassistant/restart" && f.says.status == 0:
 		f.restart(w)
 	case strings.HasPrefix(path, "/api/services/"):
-		f.act(w, path)
+		f.act(w, path, string(body))
 	default:
 		http.NotFound(w, r)
 	}
@@ -126,7 +127,7 @@ func (f *fakeCore) restart(w http.ResponseWriter) {
 	fmt.Fprint(w, "[]")
 }
 
-func (f *fakeCore) act(w http.ResponseWriter, path string) {
+func (f *fakeCore) act(w http.ResponseWriter, path, body string) {
 	domain, action, _ := strings.Cut(strings.TrimPrefix(path, "/api/services/"), "/")
 	var offered []struct {
 		Domain   string         `json:"domain"`
@@ -140,7 +141,7 @@ func (f *fakeCore) act(w http.ResponseWriter, path string) {
 		}
 	}
 	switch {
-	case !known:
+	case !known || f.picky && strings.Contains(body, `"data"`):
 		http.Error(w, "400: Bad Request", http.StatusBadRequest)
 	case f.says.status != 0:
 		w.WriteHeader(f.says.status)

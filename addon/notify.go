@@ -18,8 +18,8 @@ var notifyOwn = []string{"notify", "persistent_notification", "send_message"}
 
 // Notify sends a message by a notify action ("mobile_app_pixel", with "notify."
 // before it or not) or to a notify entity of that name. data are the action's own
-// settings: a phone replaces the message that had the same "tag". The error is
-// ErrNotUp if sending it again later may help.
+// settings (see Urgency.Data); an action that refuses them gets the text alone.
+// The error is ErrNotUp if sending it again later may help.
 func (c *Core) Notify(ctx context.Context, service, title, message string, data map[string]any) error {
 	action := strings.TrimPrefix(service, "notify.")
 	if !actionPattern.MatchString(action) {
@@ -34,19 +34,22 @@ func (c *Core) Notify(ctx context.Context, service, title, message string, data 
 	case err != nil:
 		return c.lost(err)
 	case got.status == http.StatusBadRequest:
-		return c.notifyOtherwise(ctx, action, title, message, got)
+		return c.notifyOtherwise(ctx, action, title, message, len(data) > 0, got)
 	}
 	return c.done(got)
 }
 
-// notifyOtherwise finds out why an action was refused: what has its name may be
-// an entity, which takes no data.
-func (c *Core) notifyOtherwise(ctx context.Context, action, title, message string, refused answer) error {
+// notifyOtherwise finds out why an action was refused: it may take no data, and
+// what has its name may be an entity, which takes none either.
+func (c *Core) notifyOtherwise(ctx context.Context, action, title, message string, withData bool, refused answer) error {
 	offered, err := c.actions(ctx)
 	if err != nil {
 		return err
 	}
 	notify := offered["notify"]
+	if slices.Contains(notify, action) && withData {
+		return c.Notify(ctx, action, title, message, nil)
+	}
 	if slices.Contains(notify, action) {
 		return sentence("Home Assistant's action notify.%s refused the message: %s", action, cmp.Or(refused.message(), "see Home Assistant's log for the reason"))
 	}

@@ -45,6 +45,17 @@ func TestNotify(t *testing.T) {
 	}
 }
 
+func TestAnActionThatTakesNoDataGetsTheTextAlone(t *testing.T) {
+	f := &fakeCore{picky: true}
+	if err := f.start(t).Notify(t.Context(), "mobile_app_pixel", "home", "It expires.", Usual.Data("certsitter_home", "")); err != nil {
+		t.Fatal(err)
+	}
+	posts := f.posts()
+	if want := `POST /api/services/notify/mobile_app_pixel {"message":"It expires.","title":"home"}`; len(posts) != 2 || posts[1] != want {
+		t.Errorf("asked %q", posts)
+	}
+}
+
 func TestPersistentNotification(t *testing.T) {
 	f := &fakeCore{proxied: true}
 	c := f.start(t)

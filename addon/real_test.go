@@ -1,72 +1,21 @@
 package addon
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/certsitter/certsitter/internal/homeassistant"
 )
 
 // A realCore is an instance of Home Assistant itself.
-type realCore struct {
-	program string
-	URL     string `json:"url"`
-	Token   string `json:"token"`
-}
-
-const instance = "certsitter-addon"
-
-// startReal starts one with the program that REAL_HOME_ASSISTANT names, which
-// takes a minute, and forgets it at the end.
-func startReal(t *testing.T) *realCore {
-	t.Helper()
-	r := &realCore{program: os.Getenv("REAL_HOME_ASSISTANT")}
-	if r.program == "" {
-		t.Skip("REAL_HOME_ASSISTANT names no program that starts one")
-	}
-	t.Cleanup(func() {
-		_ = exec.Command(r.program, "stop", instance).Run()
-		_ = exec.Command(r.program, "remove", instance).Run()
-	})
-	if err := json.Unmarshal(r.run(t, "start", instance, "--port", "18133"), r); err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-func (r *realCore) run(t *testing.T, arguments ...string) []byte {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), r.program, arguments...).Output()
-	if err != nil {
-		t.Fatalf("%v: %v", arguments, err)
-	}
-	return out
-}
-
-// notifications are the ones that Home Assistant shows: id → title and message.
-func (r *realCore) notifications(t *testing.T) map[string][2]string {
-	t.Helper()
-	var results [][]struct {
-		ID      string `json:"notification_id"`
-		Title   string `json:"title"`
-		Message string `json:"message"`
-	}
-	if err := json.Unmarshal(r.run(t, "ask", instance, `{"type":"persistent_notification/get"}`), &results); err != nil {
-		t.Fatal(err)
-	}
-	shown := map[string][2]string{}
-	for _, n := range results[0] {
-		shown[n.ID] = [2]string{n.Title, n.Message}
-	}
-	return shown
-}
+type realCore struct{ *homeassistant.Core }
 
 // supervisor passes /core/… on, as the Supervisor does: with a token of its own,
 // and 502 while Core is away.
@@ -86,7 +35,8 @@ func (r *realCore) supervisor(t *testing.T) *Supervisor {
 }
 
 func TestRealHomeAssistant(t *testing.T) {
-	r := startReal(t)
+	homeassistant.Needed(t)
+	r := &realCore{homeassistant.Start(t, homeassistant.Options{})}
 	direct := &Core{URL: r.URL, Token: func() string { return r.Token }}
 	for way, core := range map[string]*Core{"direct": direct, "supervised": r.supervisor(t).Core()} {
 		t.Run(way, func(t *testing.T) {
@@ -112,14 +62,14 @@ func (r *realCore) shows(t *testing.T, core *Core) {
 	if err := core.PersistentNotification(t.Context(), id, "*.example.org", "2 days left, "+hostile); err != nil {
 		t.Fatal(err)
 	}
-	want := [2]string{`\*.example.org`, `2 days left, { { states('sun.sun') }} \[a\](http://b)`}
-	if got := r.notifications(t)[id]; got != want {
+	want := homeassistant.Notification{ID: id, Title: `\*.example.org`, Message: `2 days left, { { states('sun.sun') }} \[a\](http://b)`}
+	if got := r.Notifications(t)[id]; got != want {
 		t.Errorf("it shows %q, want %q", got, want)
 	}
 	if err := core.DismissNotification(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if got, there := r.notifications(t)[id]; there {
+	if got, there := r.Notifications(t)[id]; there {
 		t.Errorf("it still shows %q", got)
 	}
 	if err := core.DismissNotification(t.Context(), id); err != nil {
@@ -144,11 +94,7 @@ func (r *realCore) refuses(t *testing.T, core *Core) {
 			t.Errorf("%s: got %v, want %q", deed, c.err, c.want)
 		}
 	}
-	folder := strings.TrimSpace(string(r.run(t, "folder", instance)))
-	broken := filepath.Join(folder, "packages", "broken.yaml")
-	if err := os.MkdirAll(filepath.Dir(broken), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	broken := filepath.Join(r.Folder, "packages", "broken.yaml")
 	if err := os.WriteFile(broken, []byte("input_number: [\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +121,7 @@ func (r *realCore) restarts(t *testing.T, core *Core) {
 	if err := core.Running(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if _, there := r.notifications(t)[id]; there {
+	if _, there := r.Notifications(t)[id]; there {
 		t.Error("it was not restarted")
 	}
 }

@@ -10,15 +10,17 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 )
 
-// SupervisorURL is where an app finds the Supervisor.
+// SupervisorURL is where an app finds the Supervisor, unless SUPERVISOR_API of
+// the environment names another place, as for other apps (hassio-addons/bashio).
 const SupervisorURL = "http://supervisor"
 
 // A Supervisor is what runs the apps of Home Assistant. The zero value is the
 // one that runs us.
 type Supervisor struct {
-	URL    string        // "" = SupervisorURL
+	URL    string        // "" = SUPERVISOR_API of the environment, or SupervisorURL
 	Token  func() string // nil = SUPERVISOR_TOKEN of the environment
 	Client *http.Client  // nil = one of our own, without a proxy; redirections are never followed
 }
@@ -30,7 +32,7 @@ func (s *Supervisor) peer() peer {
 	if token == nil {
 		token = supervisorToken
 	}
-	return peer{url: cmp.Or(s.URL, SupervisorURL), token: token, client: s.Client, direct: true}
+	return peer{url: strings.TrimRight(cmp.Or(s.URL, os.Getenv("SUPERVISOR_API"), SupervisorURL), "/"), token: token, client: s.Client, direct: true}
 }
 
 // Core is Home Assistant's Core, reached through this Supervisor.
@@ -93,7 +95,14 @@ type App struct {
 	// Ports are the container's ports ("80/tcp") and the host's port each is
 	// reached at; 0 = it is off.
 	Ports map[string]int
+	// Options are the user's options as the Supervisor keeps them: a JSON object,
+	// with defaults and with keys that the app's form does not know. They hold
+	// secrets.
+	Options json.RawMessage
 }
+
+// String leaves the options out, so that no log shows a secret by accident.
+func (a App) String() string { return a.Slug + " " + a.Version }
 
 // Mapped tells that a port of ours ("80/tcp") is reached from outside.
 func (a App) Mapped(port string) bool { return a.Ports[port] != 0 }
@@ -106,11 +115,12 @@ func (s *Supervisor) Self(ctx context.Context) (App, error) {
 		Ingress bool            `json:"ingress"`
 		URL     *string         `json:"ingress_url"`
 		Network map[string]*int `json:"network"`
+		Options json.RawMessage `json:"options"`
 	}
 	if err := s.get(ctx, "/addons/self/info", &data, 0, nil); err != nil {
 		return App{}, err
 	}
-	app := App{Slug: data.Slug, Version: data.Version, Ingress: data.Ingress, Ports: make(map[string]int, len(data.Network))}
+	app := App{Slug: data.Slug, Version: data.Version, Ingress: data.Ingress, Ports: make(map[string]int, len(data.Network)), Options: data.Options}
 	if data.URL != nil {
 		app.IngressEntry = *data.URL
 	}
@@ -123,6 +133,16 @@ func (s *Supervisor) Self(ctx context.Context) (App, error) {
 	return app, nil
 }
 
+// TimeZone asks for the system's time zone, like Europe/Berlin. The errors are
+// Self's.
+func (s *Supervisor) TimeZone(ctx context.Context) (string, error) {
+	var data struct {
+		TimeZone string `json:"timezone"`
+	}
+	err := s.get(ctx, "/info", &data, 0, nil)
+	return data.TimeZone, err
+}
+
 // get reads the data of an answer in the Supervisor's envelope. A status that
 // means something to this question gives its error.
 func (s *Supervisor) get(ctx context.Context, path string, into any, status int, meaning error) error {
@@ -130,7 +150,7 @@ func (s *Supervisor) get(ctx context.Context, path string, into any, status int,
 	switch {
 	case err != nil:
 		return supervisorLost(err)
-	case status != 0 && got.status == status:
+	case status != 0 && got.status == status && !starting(got):
 		return meaning
 	case got.status != http.StatusOK:
 		return supervisorRefusal(got)
@@ -155,13 +175,20 @@ func supervisorLost(err error) error {
 	return err // we were stopped
 }
 
+// starting: the Supervisor answers everything alike while it starts itself.
+func starting(a answer) bool {
+	return a.status == http.StatusBadRequest && strings.HasPrefix(a.message(), "System is not ready")
+}
+
+// supervisorRefusal puts a status into words that no question expects. A token
+// that it does not know is forbidden like a question that it does not allow.
 func supervisorRefusal(a answer) error {
 	switch {
 	case a.status == http.StatusUnauthorized:
 		return errors.New("the Supervisor does not know our token: restart the app")
 	case a.status == http.StatusForbidden:
-		return errors.New("the Supervisor forbids this question: the app's config.yaml lacks a permission; update or reinstall the app")
-	case a.status >= http.StatusInternalServerError:
+		return errors.New("the Supervisor forbids this question (403): restart the app; if that does not help, update or reinstall it, since it lacks a permission")
+	case a.status >= http.StatusInternalServerError || starting(a):
 		return notUp("the Supervisor is not ready (status %d): it is asked again", a.status)
 	}
 	return fmt.Errorf("the Supervisor answers with status %d: %s", a.status, cmp.Or(a.message(), "no reason given"))

@@ -2,12 +2,16 @@ package addon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/certsitter/certsitter/internal/supervisor"
 )
 
 const token = "eyJhbGciOi-do-not-leak"
@@ -91,14 +95,25 @@ func TestABrokersPasswordIsNotPrinted(t *testing.T) {
 	}
 }
 
-func TestSelf(t *testing.T) {
-	const body = `{"result":"ok","data":{"slug":"a0d7b954_certsitter","version":"1.2.3","ingress":true,
-		"ingress_url":"/api/hassio_ingress/abc/","network":{"80/tcp":null,"443/tcp":8443}}}`
-	app, err := fakeSupervisor(t, "/addons/self/info", 200, body).Self(t.Context())
+// startSupervisor starts a Supervisor that behaves like the real one.
+func startSupervisor(t *testing.T, setup supervisor.Setup) *supervisor.Supervisor {
+	t.Helper()
+	s, err := supervisor.Start("127.0.0.1:0", setup)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if app.Slug != "a0d7b954_certsitter" || app.Version != "1.2.3" || !app.Ingress || app.IngressEntry != "/api/hassio_ingress/abc/" {
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestSelf(t *testing.T) {
+	app, err := asked(startSupervisor(t, supervisor.Setup{
+		Slug: "a0d7b954_certsitter", Version: "1.2.3", Ports: map[string]int{"80/tcp": 0, "443/tcp": 8443}, Options: json.RawMessage(`{"page_password":"s3cret"}`),
+	})).Self(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if app.Slug != "a0d7b954_certsitter" || app.Version != "1.2.3" || !app.Ingress || app.IngressEntry != "/api/hassio_ingress/"+supervisor.IngressToken+"/" {
 		t.Errorf("got %+v", app)
 	}
 	for port, want := range map[string]bool{"80/tcp": false, "443/tcp": true, "8099/tcp": false} {
@@ -108,6 +123,79 @@ func TestSelf(t *testing.T) {
 	}
 	if app.Ports["443/tcp"] != 8443 {
 		t.Errorf("443/tcp is at %d", app.Ports["443/tcp"])
+	}
+	if string(app.Options) != `{"page_password":"s3cret"}` {
+		t.Errorf("options: %s", app.Options)
+	}
+	if text := fmt.Sprintf("%v %+v %s", app, app, app); strings.Contains(text, "s3cret") {
+		t.Errorf("a secret is printed: %s", text)
+	}
+}
+
+func TestTimeZone(t *testing.T) {
+	zone, err := asked(startSupervisor(t, supervisor.Setup{TimeZone: "Europe/Berlin"})).TimeZone(t.Context())
+	if err != nil || zone != "Europe/Berlin" {
+		t.Errorf("got %q, %v", zone, err)
+	}
+}
+
+// What the real Supervisor does besides answering.
+func TestTheSupervisorsMoods(t *testing.T) {
+	for name, c := range map[string]struct {
+		setup supervisor.Setup
+		leave bool
+		want  string
+		kind  error
+	}{
+		"no broker":          {supervisor.Setup{}, false, "has no MQTT broker", ErrNoBroker},
+		"mqtt is undeclared": {supervisor.Setup{NoServices: true}, false, "lacks a permission", nil},
+		"another token":      {supervisor.Setup{Token: "another"}, false, "restart the app", nil},
+		"it starts":          {supervisor.Setup{NotReady: true}, false, "is not ready", ErrNotUp},
+		"it is updated":      {supervisor.Setup{}, true, "cannot be reached", ErrNotUp},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := startSupervisor(t, c.setup)
+			if c.leave {
+				s.Leave()
+			}
+			_, err := asked(s).MQTT(t.Context())
+			checkError(t, err, c.kind)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestASlowSupervisorIsNotWaitedForLongerThanTheCallerLikes(t *testing.T) {
+	s := startSupervisor(t, supervisor.Setup{Delay: time.Hour})
+	late := errors.New("too late")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, late)
+	defer cancel()
+	if _, err := asked(s).Self(ctx); !errors.Is(err, late) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCoreThroughTheSupervisor(t *testing.T) {
+	core := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "[]") })
+	for name, c := range map[string]struct {
+		setup supervisor.Setup
+		want  string
+		kind  error
+	}{
+		"it is up":         {supervisor.Setup{Core: core}, "", nil},
+		"it is down":       {supervisor.Setup{Core: core, CoreDown: true}, "not up yet (status 502)", ErrNotUp},
+		"no right to it":   {supervisor.Setup{Core: core, NoHomeAssistantAPI: true}, "does not let us talk to Home Assistant (401)", nil},
+		"an unknown token": {supervisor.Setup{Core: core, Token: "another"}, "does not let us talk to Home Assistant (401)", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := asked(startSupervisor(t, c.setup)).Core().DismissNotification(t.Context(), "certsitter_home")
+			checkError(t, err, c.kind)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
 	}
 }
 
@@ -137,13 +225,12 @@ func TestTheSupervisorsTokenIsAskedForEachTime(t *testing.T) {
 	}
 }
 
-func TestASupervisorThatIsNotThere(t *testing.T) {
-	server := httptest.NewServer(http.NotFoundHandler())
-	server.Close()
-	_, err := (&Supervisor{URL: server.URL, Token: withToken}).MQTT(t.Context())
-	checkError(t, err, ErrNotUp)
-	if err == nil || !strings.Contains(err.Error(), "cannot be reached") {
-		t.Errorf("got %v", err)
+func TestAnotherPlaceOfTheSupervisor(t *testing.T) {
+	s := startSupervisor(t, supervisor.Setup{Slug: "x"})
+	t.Setenv("SUPERVISOR_API", s.URL()+"/")
+	t.Setenv("SUPERVISOR_TOKEN", supervisor.Token)
+	if app, err := (&Supervisor{}).Self(t.Context()); err != nil || app.Slug != "x" {
+		t.Errorf("got %v, %v", app, err)
 	}
 }
 
