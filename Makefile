@@ -9,7 +9,7 @@ LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.
 # request at a time: HTTP/2 would be half a megabyte for nothing.
 DAEMON     := -tags nethttpomithttp2
 
-.PHONY: build demo test check bench fuzz tools clean
+.PHONY: build demo test test-homeassistant check bench fuzz tools clean
 
 build: ## both programs, into bin/
 	CGO_ENABLED=0 $(GO) build $(DAEMON) -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/certsitter
@@ -20,6 +20,9 @@ demo: ## the main job with a test CA and a broker of its own
 
 test: tools ## everything: installs what the tests need, then format, vet, staticcheck, race and end-to-end tests
 	./scripts/test
+
+test-homeassistant: ## the tests with a real Home Assistant Core; installs it once, as root, on Debian and Ubuntu
+	./scripts/test-homeassistant
 
 check: ## the quick part of test: format, vet, staticcheck
 	./scripts/check
