@@ -36,6 +36,7 @@ const (
 	CauseStaleCNAME  Cause = "stale_cname"
 
 	// What went wrong here.
+	CausePortOff          Cause = "port_off"
 	CausePortBusy         Cause = "port_busy"
 	CausePortDenied       Cause = "port_denied"
 	CauseWildcardNeedsDNS Cause = "wildcard_needs_dns"
@@ -278,6 +279,9 @@ func catalogue() []symptom {
 		{cause: CauseProvider, steps: StepPresent, detail: `error presenting token|^provider `,
 			sentence: "The DNS provider did not write the record for {name}.",
 			advice:   "See what it says: {detail}"},
+		{cause: CausePortOff, steps: StepPresent, detail: `port (\d+) of the app is off`,
+			sentence: "Port {1} of the app is off, so the CA cannot reach it. Nothing was ordered.",
+			advice:   "Turn it on in Home Assistant under Settings → Apps → Certsitter → Configuration → Network, or switch to the DNS challenge (challenge: dns-01)."},
 		{cause: CausePortBusy, steps: StepPresent, detail: `address already in use|is taken|\bin use by\b`,
 			sentence: "The port for the CA's validation is taken by another program on this machine.",
 			advice:   "Stop the other program, use its webroot, or switch to the DNS challenge. {detail}"},

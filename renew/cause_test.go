@@ -55,6 +55,7 @@ var failures = []struct {
 	{CauseProviderDown, Problem{StepPresent, "home.example.org", "", `error presenting token: desec: failed to get records: Get "https://desec.io/api/v1/": dial tcp: lookup desec.io: no such host`, 0}},
 	{CauseProvider, Problem{StepPresent, "home.example.org", "", "error presenting token: inwx: (2302) Object exists", 0}},
 	{CauseProvider, Problem{StepPresent, "", "", "provider nope: unrecognized DNS provider: nope", 0}},
+	{CausePortOff, Problem{StepPresent, "", "", "Port 80 of the app is off, so the CA cannot reach the answers. Turn it on.", 0}},
 	{CausePortBusy, Problem{StepPresent, "", "", "listen tcp :80: bind: address already in use", 0}},
 	{CausePortDenied, Problem{StepPresent, "", "", "listen tcp :80: bind: permission denied", 0}},
 	{CausePresent, Problem{StepPresent, "", "", "the answer did not come back", 0}},
