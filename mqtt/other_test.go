@@ -93,6 +93,26 @@ func TestSweepTakesOursAndNothingElse(t *testing.T) {
 	}
 }
 
+// Where it is not known what is wanted, what is found stays.
+func TestWhatIsFoundMayBeKept(t *testing.T) {
+	b := startBroker(t, "127.0.0.1:0")
+	leftover := mustMessages(t, configFor(b), testSnapshot())
+	put(t, b, leftover)
+	c := configFor(b)
+	c.KeepFound = true
+	p := newPublisher(t, c)
+	empty := mustMessages(t, c, Snapshot{})
+	p.Publish(empty, nil)
+	run(t, p)
+	await(t, "the states", func() bool { return holds(b, empty) })
+	time.Sleep(4 * p.pace.quiet) // a sweep would be over
+	for _, m := range leftover {
+		if _, there := b.Retained(m.Topic); !there {
+			t.Errorf("%s was emptied", m.Topic)
+		}
+	}
+}
+
 func TestOwnership(t *testing.T) {
 	c := testConfig()
 	const availability = `"availability_topic":"certsitter/status"`

@@ -430,8 +430,8 @@ func (s *session) act(ctx context.Context, now time.Time) error {
 // left the configuration while nobody remembered them.
 func (s *session) startSweep(ctx context.Context) error {
 	s.swept = true
-	if s.p.State().Other != "" {
-		return nil // what is found may be the other's
+	if s.p.State().Other != "" || s.p.config.KeepFound {
+		return nil // what is found may be the other's, or wanted
 	}
 	s.filters, s.found = s.p.config.sweepFilters(), map[string]bool{}
 	s.expected, s.judged = int64(len(s.sent))-1, 0 // the service state is under no filter

@@ -33,6 +33,10 @@ type Config struct {
 
 	Installation string // random id of this installation: client id, and how two on one base are told apart
 	Version      string // of the program, for the origin of discovery messages
+
+	// KeepFound: what is found of former times on the broker is left there, since
+	// it is not known what is wanted. Usually it is emptied.
+	KeepFound bool
 }
 
 // The reserved words of the contract.
