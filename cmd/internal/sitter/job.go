@@ -213,6 +213,9 @@ func (s *Sitter) adoptJob(j *job, old []*job) {
 // putAside closes what is no longer in the configuration: its files and store
 // stay, its incident closes silently, its topics are emptied by publish.
 func (s *Sitter) putAside() {
+	if s.settings.StandIn {
+		return // nobody has taken anything out
+	}
 	keep := map[string]bool{}
 	for _, j := range s.jobs {
 		keep[j.name] = true

@@ -134,7 +134,7 @@ func actionAdvice(actions []settings.Action) string {
 
 // tell lets the incidents take notice, and sends what is to be sent.
 func (s *Sitter) tell(ctx context.Context, now time.Time) {
-	if s.world.Manual {
+	if s.world.Manual || s.settings.StandIn { // what is not configured would be closed
 		return
 	}
 	if !s.lookedAtAll() {

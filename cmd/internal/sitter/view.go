@@ -273,9 +273,14 @@ func (s *Sitter) publish(snap *Snapshot) {
 			obsolete = append(obsolete, old)
 		}
 	}
+	remembered := slices.Concat(topics, obsolete)
+	if s.settings.StandIn { // they wait for a configuration that says whether they are wanted
+		remembered, obsolete = slices.Concat(topics, s.memory.Topics), nil
+		s.topicsWanted = len(remembered)
+	}
 	// Remembered before they are published, and until they are empty, so that
 	// none can be left behind.
-	if all := s.emptying(slices.Concat(topics, obsolete)); !slices.Equal(all, s.memory.Topics) {
+	if all := s.emptying(remembered); !slices.Equal(all, s.memory.Topics) {
 		s.memory.Topics, s.dirty = all, true
 		s.save()
 	}
@@ -306,6 +311,11 @@ func forBroker(snap *Snapshot) mqtt.Snapshot {
 		Certificates: len(snap.Certificates), LowestDaysLeft: snap.LowestDays,
 		NextExpiry: snap.NextExpiry, LastCheck: snap.LastCheck, NextRenewal: snap.NextRenewal,
 	}}
+	for _, p := range snap.Problems {
+		if p.Severity != expiry.Notice.String() {
+			out.Service.Problems++
+		}
+	}
 	for _, c := range snap.Certificates {
 		if c.Problem {
 			out.Service.Problems++
