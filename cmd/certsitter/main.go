@@ -80,6 +80,7 @@ type cli struct {
 	Revoke      revokeCommand      `cmd:"" help:"Revoke a certificate and order a new one with a new key."`
 	Status      statusCommand      `cmd:"" help:"What the daemon knows."`
 	Notify      notifyCommand      `cmd:"" help:"Messages."`
+	Openhab     openhabCommand     `cmd:"" help:"Print files for openHAB, for the configured certificates."`
 	Providers   providersCommand   `cmd:"" help:"The DNS providers, or the variables of one."`
 	Unpublish   unpublishCommand   `cmd:"" help:"Empty every topic of ours on the broker, for leaving."`
 	Schema      schemaCommand      `cmd:"" help:"The JSON Schema of the configuration file."`
@@ -151,7 +152,7 @@ func (s shell) conclude(err error) int {
 // environment is what the configuration depends on.
 func (s shell) environment() settings.Environment {
 	return settings.Environment{
-		App: s.getenv("SUPERVISOR_TOKEN") != "", Image: s.getenv("CERTSITTER_IMAGE") != "",
+		App: s.getenv("SUPERVISOR_TOKEN") != "", Image: s.getenv("CERTSITTER_IMAGE") != "", Root: s.getenv("CERTSITTER_ROOT"),
 		User: os.Geteuid(), Getenv: s.getenv, Providers: providers.Table{},
 	}
 }
@@ -159,6 +160,9 @@ func (s shell) environment() settings.Environment {
 // load reads the configuration; a bad one is an exit with that code.
 func (c *cli) load(s shell, code int) (*settings.Settings, error) {
 	e := s.environment()
+	if e.App {
+		return c.loadApp(s), nil
+	}
 	conf, err := settings.Load(settings.Find(c.Config, e), e)
 	if err != nil {
 		return nil, &exit{code, err}
