@@ -74,20 +74,40 @@ func (s *Sitter) TestNotify(ctx context.Context, target string) ([]Delivery, err
 // Reload takes a new configuration into force. Running renewals go on.
 func (s *Sitter) Reload(ctx context.Context, conf *settings.Settings) error {
 	return s.ask(ctx, func(context.Context, time.Time) error {
-		s.serviceOK("config")
+		s.serviceOK(codeRefused)
 		return s.configure(conf)
 	})
 }
 
-// Refuse makes a configuration that was refused a problem that can be seen; the
-// old one stays in force.
-func (s *Sitter) Refuse(ctx context.Context, sentence string) error {
+// codeRefused is the problem that a configuration was refused.
+const codeRefused = "config"
+
+// Refuse makes a configuration that was refused a problem that can be seen, with
+// all its mistakes; the old one stays in force. Each mistake is one sentence, of
+// one line or more.
+func (s *Sitter) Refuse(ctx context.Context, mistakes ...string) error {
 	return s.ask(ctx, func(context.Context, time.Time) error {
-		s.service(Problem{Code: "config", Severity: "warning",
-			Text:   "The new configuration was refused, the old one stays in force: " + sentence,
-			Advice: "Correct it, then reload."})
+		s.service(refused(mistakes))
 		return nil
 	})
+}
+
+// refused is the problem of a configuration with these mistakes. One that stands
+// alone is told in the text.
+func refused(mistakes []string) Problem {
+	p := Problem{Code: codeRefused, Severity: "warning",
+		Text:    "The new configuration was refused, what was in force before stays in force",
+		Advice:  "Correct it, then reload; as a Home Assistant app, restart Certsitter.",
+		Details: mistakes}
+	switch len(mistakes) {
+	case 0:
+		p.Text += "."
+	case 1:
+		p.Text += ": " + mistakes[0]
+	default:
+		p.Text = fmt.Sprintf("%s. It has %d mistakes.", p.Text, len(mistakes))
+	}
+	return p
 }
 
 // Note makes a problem of the service visible; a later one with the same code
