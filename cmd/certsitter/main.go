@@ -152,7 +152,7 @@ func (s shell) conclude(err error) int {
 // environment is what the configuration depends on.
 func (s shell) environment() settings.Environment {
 	return settings.Environment{
-		App: s.getenv("SUPERVISOR_TOKEN") != "", Image: s.getenv("CERTSITTER_IMAGE") != "",
+		App: s.getenv("SUPERVISOR_TOKEN") != "", Image: s.getenv("CERTSITTER_IMAGE") != "", Root: s.getenv("CERTSITTER_ROOT"),
 		User: os.Geteuid(), Getenv: s.getenv, Providers: providers.Table{},
 	}
 }
@@ -160,6 +160,9 @@ func (s shell) environment() settings.Environment {
 // load reads the configuration; a bad one is an exit with that code.
 func (c *cli) load(s shell, code int) (*settings.Settings, error) {
 	e := s.environment()
+	if e.App {
+		return c.loadApp(s), nil
+	}
 	conf, err := settings.Load(settings.Find(c.Config, e), e)
 	if err != nil {
 		return nil, &exit{code, err}

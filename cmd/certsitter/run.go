@@ -24,27 +24,37 @@ type runCommand struct{}
 
 // Run is the daemon.
 func (r *runCommand) Run(ctx context.Context, s shell, c *cli) error {
+	// A small machine's memory is dearer than its idle time: garbage may grow by
+	// half of what is in use, not by as much again.
+	debug.SetGCPercent(50)
+	hangup, forget := hangups(ctx)
+	defer forget()
+	o := daemon.Options{Hangup: hangup}
+	if s.environment().App {
+		return s.runApp(ctx, c, o)
+	}
 	conf, err := c.load(s, exitUsage)
 	if err != nil {
 		return err
 	}
-	// A small machine's memory is dearer than its idle time: garbage may grow by
-	// half of what is in use, not by as much again.
-	debug.SetGCPercent(50)
-	redactor := settings.NewRedactor(conf.Secrets())
-	stderr := redactor.Writer(s.err)
+	o.Settings, o.Reload = conf, func() (*settings.Settings, error) { return c.load(s, exitUsage) }
+	return s.runWith(ctx, o)
+}
+
+// runWith runs the daemon with these settings.
+func (s shell) runWith(ctx context.Context, o daemon.Options) error {
+	conf := o.Settings
+	o.Redactor = settings.NewRedactor(conf.Secrets())
+	stderr := o.Redactor.Writer(s.err)
 	defer stderr.Close()
 	log := newLog(stderr, conf, terminal(s.err) || s.environment().App)
-	hangup, forget := hangups(ctx)
-	defer forget()
-	d, err := daemon.New(daemon.Options{
-		Settings: conf, Reload: func() (*settings.Settings, error) { return c.load(s, exitUsage) }, Hangup: hangup,
-		Worker: s.worker(log), Version: worker.BuildVersion(version), Build: buildTime(), Log: log, Redactor: redactor, App: s.environment().App,
-	})
+	o.Log, o.Worker, o.Version, o.Build = log, s.worker(log), worker.BuildVersion(version), buildTime()
+	o.App, o.Image = s.environment().App, s.environment().Image
+	d, err := daemon.New(o)
 	if err != nil {
-		return startError(conf, err)
+		return &startError{conf, err}
 	}
-	log.Info().Str("version", worker.BuildVersion(version)).Str("file", conf.File).Int("certificates", len(conf.Certificates)).Int("watched", len(conf.Watch)).Msg("certsitter starts")
+	log.Info().Str("version", o.Version).Str("file", conf.File).Int("certificates", len(conf.Certificates)).Int("watched", len(conf.Watch)).Msg("certsitter starts")
 	err = d.Run(ctx)
 	if errors.Is(err, sitter.ErrRestart) {
 		return &exit{exitFailed, err}
@@ -56,13 +66,20 @@ func (r *runCommand) Run(ctx context.Context, s shell, c *cli) error {
 	return nil
 }
 
-// startError makes a sentence of what kept the daemon from starting.
-func startError(conf *settings.Settings, err error) error {
-	if errors.Is(err, store.ErrLocked) {
-		return fmt.Errorf("another Certsitter already runs on %s: stop it first, or choose another state_dir", conf.StateDir)
-	}
-	return err
+// A startError kept the daemon from starting.
+type startError struct {
+	conf *settings.Settings
+	err  error
 }
+
+func (e *startError) Error() string {
+	if errors.Is(e.err, store.ErrLocked) {
+		return fmt.Sprintf("another Certsitter already runs on %s: stop it first, or choose another state_dir", e.conf.StateDir)
+	}
+	return e.err.Error()
+}
+
+func (e *startError) Unwrap() error { return e.err }
 
 // hangups turns SIGHUP into a wish to read the configuration again.
 func hangups(ctx context.Context) (<-chan struct{}, func()) {
@@ -137,7 +154,7 @@ func (s shell) manual(conf *settings.Settings) (*daemon.Daemon, error) {
 		Log: log, Redactor: redactor, App: s.environment().App, Manual: true,
 	})
 	if err != nil {
-		return nil, startError(conf, err)
+		return nil, &startError{conf, err}
 	}
 	return d, nil
 }

@@ -43,9 +43,20 @@ type Options struct {
 	Log      zerolog.Logger
 	Redactor *settings.Redactor
 	App      bool
+	Image    bool // we run in our own container image
 	// Supervisor is who runs us as an app; nil = the real one.
 	Supervisor *addon.Supervisor
-	Listener   net.Listener // the page's; nil = Settings.Listen
+	// Form is where an app's Settings come from; nil = they do not come from one,
+	// and nothing is kept of them.
+	Form *Form
+	// Refused says why the present configuration is not in Settings; nil = it is.
+	Refused *settings.Refusal
+	// Remark is what else is to be said of the configuration; "" = nothing.
+	Remark string
+	// Core is where Home Assistant's Core may serve TLS itself, for an app; "" =
+	// where the Supervisor has it.
+	Core     string
+	Listener net.Listener // the page's; nil = Settings.Listen
 	// Manual: one thing is done by hand, without broker, page or loop of its own.
 	Manual bool
 }
@@ -56,6 +67,7 @@ type Daemon struct {
 
 	o       Options // Settings are those of the start
 	store   *store.Store
+	self    *self // nil = we are no app
 	link    *link // nil = no MQTT
 	page    *page.Server
 	inForce atomic.Pointer[force] // stored by New and reload alone
@@ -76,12 +88,19 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d := &Daemon{o: o, store: stored}
+	if o.App {
+		d.self = newSelf(o.Supervisor)
+	}
+	if o.Form != nil {
+		d.self = o.Form.self
+	}
 	d.inForce.Store(d.enforce(o.Settings, nil))
 	world := sitter.World{
 		Store: stored, Issue: o.Worker.Issue, Revoke: o.Worker.Revoke, Send: d.send, Targets: d.targets,
 		Answer: d.answer, CA: &directory.Client{UserAgent: "certsitter/" + o.Version},
 		Probe: probe.Probe, Read: probe.ReadFile, Act: d.act, Beat: beat,
-		Cautions: cautions, Build: o.Build, Version: o.Version, Log: o.Log, State: o.Settings.StateDir, Manual: o.Manual,
+		Cautions: func(conf *settings.Settings) []sitter.Problem { return append(cautions(conf), o.ground(conf)...) },
+		Home:     func(conf *settings.Settings) (string, bool) { return home(conf, o) }, Build: o.Build, Version: o.Version, Log: o.Log, State: o.Settings.StateDir, Manual: o.Manual,
 	}
 	if hasBroker(o.Settings) && !o.Manual {
 		d.link = newLink(o.Log, o.Supervisor)
@@ -115,7 +134,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		parts = append(parts,
 			part{"the page", d.keepPage},
 			part{"the control socket", func(ctx context.Context) error { return d.page.RunSocket(ctx, socket) }},
-			part{"the reload", d.reloads})
+			part{"the reload", d.reloads},
+			part{"what is said of the configuration", d.tellStart},
+			part{"what people are asked in Home Assistant", d.askPeople})
 	}
 	if d.link != nil {
 		parts = append(parts, part{"the connection to the broker", d.link.run})
@@ -168,10 +189,10 @@ func (d *Daemon) reloads(ctx context.Context) error {
 		case <-d.o.Hangup:
 		}
 		if err := d.reload(ctx); err != nil && ctx.Err() == nil {
-			d.o.Log.Error().Err(err).Msg("the configuration was not taken into force; the old one stays")
-			if err := d.Sitter.Refuse(ctx, oneLine(err)); err != nil {
+			if d.refuse(ctx, err) != nil {
 				return nil // the loop has ended
 			}
+			d.o.Log.Error().Msg("the configuration was not taken into force; the old one stays")
 		}
 	}
 }
@@ -210,6 +231,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 	if d.link != nil {
 		d.link.use(way)
 	}
+	d.keep(ctx, conf)
 	d.o.Log.Info().Str("file", conf.File).Msg("configuration read again")
 	return nil
 }
@@ -232,6 +254,9 @@ func (d *Daemon) enforce(conf *settings.Settings, old *force) *force {
 }
 
 func (d *Daemon) answer(ctx context.Context, kind, webroot string, names []string) (sitter.Answers, error) {
+	if err := d.shut(ctx, kind, webroot); err != nil {
+		return nil, err
+	}
 	session, err := d.inForce.Load().responder.Open(ctx, kind, webroot, names)
 	if err != nil {
 		return nil, err // not a nil *Session in an interface
@@ -251,7 +276,7 @@ func (d *Daemon) act(ctx context.Context, a settings.Action, facts sitter.Acted)
 // mqttConfig is the way to the broker as it is asked for.
 func (d *Daemon) mqttConfig(conf *settings.Settings) mqtt.Config {
 	c := askedBroker(conf)
-	c.Installation, c.Version = d.Sitter.Installation(), d.o.Version
+	c.Installation, c.Version, c.KeepFound = d.Sitter.Installation(), d.o.Version, conf.StandIn
 	return c
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"strings"
 	"time"
 
@@ -34,6 +36,25 @@ func core(conf *settings.Settings, o Options) *addon.Core {
 	return nil
 }
 
+// supervisedCore is where the Supervisor has Core (supervisor/homeassistant/const.py).
+const supervisedCore = "homeassistant:8123"
+
+// home is where Core may serve TLS itself, and whether its API is there. Core does
+// not know that address as its name, so a configured one must have https.
+func home(conf *settings.Settings, o Options) (address string, ok bool) {
+	switch {
+	case core(conf, o) == nil:
+		return "", false
+	case conf.HomeAssistantURL == "":
+		return cmp.Or(o.Core, supervisedCore), true
+	}
+	u, err := url.Parse(conf.HomeAssistantURL)
+	if err != nil || u.Scheme != "https" {
+		return "", true
+	}
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")), true
+}
+
 // targets are all addresses that messages go to.
 func (d *Daemon) targets(conf *settings.Settings) []string {
 	all := append([]string{}, conf.Notify...)
@@ -59,25 +80,54 @@ func (d *Daemon) send(ctx context.Context, r notify.Request) error {
 	if home == nil {
 		return &notify.Undelivered{Reason: "Home Assistant's API is not configured (homeassistant_url).", Permanent: true}
 	}
-	err := deliver(ctx, home, r)
+	err := d.deliver(ctx, home, r)
 	if err == nil {
 		return nil
 	}
 	return &notify.Undelivered{Reason: d.o.Redactor.String(err.Error()), Permanent: !errors.Is(err, addon.ErrNotUp)}
 }
 
-func deliver(ctx context.Context, home *addon.Core, r notify.Request) error {
+func (d *Daemon) deliver(ctx context.Context, home *addon.Core, r notify.Request) error {
 	id := r.ID
 	if id == "" {
 		id = "certsitter_test"
 	}
 	if service, ok := strings.CutPrefix(r.URL, homeNotify); ok {
-		return home.Notify(ctx, service, r.Title, r.Body, map[string]any{"tag": id})
+		return home.Notify(ctx, service, r.Title, r.Body, urgency(r).Data(id, d.pagePath(ctx, home)))
 	}
 	if r.Resolved {
 		return home.DismissNotification(ctx, id)
 	}
 	return home.PersistentNotification(ctx, id, r.Title, r.Body)
+}
+
+// urgency is how a phone shows a message. That something is over can wait until
+// somebody looks.
+func urgency(r notify.Request) addon.Urgency {
+	switch {
+	case r.Resolved:
+		return addon.Quiet
+	case r.Severity == notify.Critical || r.Severity == notify.Expired:
+		return addon.Urgent
+	}
+	return addon.Usual
+}
+
+// slugAge is how old the Supervisor's word for our slug may be: it changes with a
+// reinstallation only, which is another start.
+const slugAge = 365 * 24 * time.Hour
+
+// pagePath is where a tap on a message leads to: our page in Home Assistant, if
+// we are an app of it.
+func (d *Daemon) pagePath(ctx context.Context, home *addon.Core) string {
+	if d.self == nil {
+		return ""
+	}
+	app, err := d.self.ask(ctx, slugAge)
+	if err != nil || !app.Ingress || app.Slug == "" {
+		return "" // the message is what counts
+	}
+	return home.PagePath(ctx, app.Slug)
 }
 
 // ErrNoBroker says that a configuration is without MQTT.
