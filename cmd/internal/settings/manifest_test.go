@@ -106,13 +106,13 @@ func wantedType[T any](f field[T], path string, into any) string {
 	return kind + "?"
 }
 
-// comparable is a schema without its patterns and with choices in order.
-func comparable(t *testing.T, schema any) any {
+// withoutPatterns is a schema without its patterns and with choices in order.
+func withoutPatterns(t *testing.T, schema any) any {
 	switch s := schema.(type) {
 	case map[string]any:
 		out := map[string]any{}
 		for key, value := range s {
-			out[key] = comparable(t, value)
+			out[key] = withoutPatterns(t, value)
 		}
 		return out
 	case []any:
@@ -120,7 +120,7 @@ func comparable(t *testing.T, schema any) any {
 			t.Errorf("a list of %d types: %v", len(s), s)
 			return nil
 		}
-		return []any{comparable(t, s[0])}
+		return []any{withoutPatterns(t, s[0])}
 	case string:
 		e, err := parseType(s)
 		if err != nil {
@@ -157,7 +157,7 @@ func flat(path string, schema any) []string {
 // types, choices and ranges.
 func TestFormIsOurSchema(t *testing.T) {
 	t.Parallel()
-	got := flat("", comparable(t, appForm(t).schema))
+	got := flat("", withoutPatterns(t, appForm(t).schema))
 	want := flat("", wantedForm(serviceFields(), ""))
 	for _, line := range got {
 		if !slices.Contains(want, line) {
