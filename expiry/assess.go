@@ -89,6 +89,10 @@ type Served struct {
 	NameOK      bool         // it covers the endpoint's name
 	ChainOK     bool         // it chains to a trusted root
 	Since       time.Time    // since when it differs from what is installed
+	Advice      string       // what makes it take the new one, if that is known of this address; else ActionAdvice
+	// Attended: no action of the configuration makes it take the new one, but a
+	// person has been asked to.
+	Attended bool
 }
 
 // ours reports whether what is served counts: of a managed certificate only what
@@ -497,12 +501,14 @@ func (j *judge) same(s Served) {
 // stale judges an endpoint that still serves an earlier certificate of ours.
 func (j *judge) stale(s Served) {
 	text := fmt.Sprintf("%s is renewed, but %s still serves the earlier certificate, which is good until %s.", j.name, s.Address, j.date(s.Certificate.Leaf.NotAfter))
-	advice := cmp.Or(j.ActionAdvice, "Restart or reload the program that serves "+s.Address+", and add that under after so that it happens by itself.")
+	advice := cmp.Or(s.Advice, j.ActionAdvice, "Restart or reload the program that serves "+s.Address+", and add that under after so that it happens by itself.")
 	switch {
 	case s.Certificate.Left(j.now) <= 0:
 		j.add(CodeExpired, Expired, fmt.Sprintf("%s is renewed, but %s still serves the earlier certificate, which expired on %s. Browsers and apps refuse it.",
 			j.name, s.Address, j.date(s.Certificate.Leaf.NotAfter)), advice)
 	case j.Waiting != "":
+		j.add(CodeStale, Notice, text, advice)
+	case !j.held(s) && s.Attended:
 		j.add(CodeStale, Notice, text, advice)
 	case !j.held(s):
 		j.add(CodeStale, Notice, text, "Nothing yet; it is looked at again by itself.")
@@ -518,7 +524,7 @@ func (j *judge) held(s Served) bool {
 		since = s.Since // an action hangs, or was never recorded
 	}
 	hold := holdWithout
-	if j.HasActions {
+	if j.HasActions && !s.Attended {
 		hold = holdAfterAction
 	}
 	return !since.IsZero() && j.now.Sub(since) >= hold

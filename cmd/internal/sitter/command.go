@@ -71,6 +71,13 @@ func (s *Sitter) TestNotify(ctx context.Context, target string) ([]Delivery, err
 	}
 }
 
+// RestartHomeAssistant begins a restart of Home Assistant that somebody asked
+// for. It returns when it has begun; how it goes on is in the events. The error
+// is a *Refused if nothing was begun.
+func (s *Sitter) RestartHomeAssistant(ctx context.Context) error {
+	return s.ask(ctx, s.restart)
+}
+
 // Reload takes a new configuration into force. Running renewals go on.
 func (s *Sitter) Reload(ctx context.Context, conf *settings.Settings) error {
 	return s.ask(ctx, func(context.Context, time.Time) error {

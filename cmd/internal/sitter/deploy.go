@@ -93,10 +93,12 @@ func (s *Sitter) act(ctx context.Context, now time.Time, j *job, d deployment) {
 		s.at(now)
 		return
 	}
-	if j.looking > 0 {
+	if j.looking > 0 || j.awaitsCore {
 		return // whether an action is needed at all is being looked at
 	}
-	if s.servedEverywhere(j) {
+	// Where a certificate is served is for the configuration to say: what was found
+	// by itself tells of Core alone.
+	if len(j.endpoints) > 0 && s.servedEverywhere(j) {
 		s.log.Info().Str("cert", j.name).Msg("every endpoint serves the new certificate: the remaining actions are left out")
 		after := d.acted(now, 0)
 		s.memory.of(j.name).Deployment = &after
@@ -105,10 +107,25 @@ func (s *Sitter) act(ctx context.Context, now time.Time, j *job, d deployment) {
 		return
 	}
 	action := j.actions[d.Action]
+	if action == restartCore && s.coreServes(j, d) {
+		s.log.Info().Str("cert", j.name).Msg("Home Assistant serves the new certificate already: it is not restarted")
+		after := d.acted(now, len(j.actions))
+		s.memory.of(j.name).Deployment = &after
+		s.dirty = true
+		s.at(now)
+		return
+	}
 	if wait := s.waitFor(now, j, action); !wait.IsZero() {
 		s.waits(j, d, "The action \""+label(action)+"\" waits for the restart window, which opens at "+clockTime(wait, now)+".")
 		s.at(wait)
 		return
+	}
+	shared := action.Kind != settings.RunCommand // a command is told which certificate it is for
+	if shared && s.acting[action] {
+		return // for another certificate, perhaps for this one, too; its end is the next pass
+	}
+	if shared {
+		s.acting[action] = true
 	}
 	j.deploying = true
 	name := j.name
@@ -118,11 +135,18 @@ func (s *Sitter) act(ctx context.Context, now time.Time, j *job, d deployment) {
 	s.work(ctx, actLimit, "the action "+label(action), func(ctx context.Context) func(time.Time) {
 		err := perform(ctx, action, facts)
 		stopped := ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled)
-		return func(now time.Time) {
+		return func(end time.Time) {
+			if shared {
+				delete(s.acting, action)
+			}
 			j, current := s.deploying(name, d)
+			if err == nil {
+				defer s.performed(end, action, now)
+			}
 			if j == nil || stopped {
 				return // it is performed again after the restart
 			}
+			now := end
 			if err != nil {
 				s.stumbled(now, j, current, fmt.Errorf("%s: %w", label(action), err))
 				return
@@ -207,12 +231,16 @@ func (s *Sitter) waits(j *job, d deployment, sentence string) {
 
 // verify looks at what is served once the last action has ended.
 func (s *Sitter) verify(now time.Time, j *job, d deployment) {
-	if len(j.endpoints) == 0 || s.servedEverywhere(j) {
+	if j.awaitsCore {
+		return // whether Core serves it is being looked at
+	}
+	places := s.places(j)
+	if len(places) == 0 || s.servedEverywhere(j) {
 		d.Stage = deployed
 		s.memory.of(j.name).Deployment = &d
 		s.dirty = true
 		text := "The new certificate is in place."
-		if len(j.endpoints) > 0 {
+		if len(places) > 0 {
 			text = "Every endpoint serves the new certificate."
 		}
 		s.event(now, j.name, "deployed", text)
@@ -240,8 +268,8 @@ func (s *Sitter) verify(now time.Time, j *job, d deployment) {
 // not reached from here, or somebody else's certificate stands before them. One
 // that still serves an earlier one of ours goes on being looked at.
 func (s *Sitter) unseen(now time.Time, j *job, d deployment) {
-	for _, p := range j.endpoints {
-		if served := s.served(j.name, p.address, j.installed); served.Certificate != nil && served.Known && !served.Same {
+	for _, address := range s.places(j) {
+		if served := s.served(j.name, address, j.installed); served.Certificate != nil && served.Known && !served.Same {
 			return
 		}
 	}
@@ -254,12 +282,12 @@ func (s *Sitter) unseen(now time.Time, j *job, d deployment) {
 // servedEverywhere: there are endpoints, and each was seen to serve what is
 // installed since the deployment began.
 func (s *Sitter) servedEverywhere(j *job) bool {
-	e := s.memory.of(j.name)
-	if len(j.endpoints) == 0 || e.Deployment == nil {
+	e, places := s.memory.of(j.name), s.places(j)
+	if len(places) == 0 || e.Deployment == nil {
 		return false
 	}
-	for _, p := range j.endpoints {
-		seen := e.Endpoints[p.address]
+	for _, address := range places {
+		seen := e.Endpoints[address]
 		if seen == nil || seen.Fingerprint != e.Deployment.Fingerprint || seen.Error != "" {
 			return false
 		}

@@ -57,6 +57,8 @@ type job struct {
 	deploying bool
 	looking   int // endpoints that have not been looked at since the deployment asked
 	probes    []*probing
+	// awaitsCore: Core has not been looked at since the deployment asked.
+	awaitsCore bool
 }
 
 // endpoint is where the certificate is served.
@@ -141,6 +143,7 @@ func (s *Sitter) configure(conf *settings.Settings) error {
 	for _, j := range s.jobs {
 		s.adoptJob(j, old)
 	}
+	s.findCore(conf)
 	s.putAside()
 	return nil
 }

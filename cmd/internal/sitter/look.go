@@ -43,6 +43,7 @@ func (s *Sitter) look(ctx context.Context, now time.Time) {
 		s.askARI(ctx, now, j)
 		s.probeDue(ctx, now, j.name, j.probes)
 	}
+	s.lookAtCore(ctx, now)
 	for _, w := range s.watched {
 		s.lookAtWatched(ctx, now, w)
 		if w.busy {
@@ -287,6 +288,7 @@ type probing struct {
 	target  probe.Target
 	next    time.Time
 	busy    bool
+	again   bool // it is to be looked at once more, since something changed meanwhile
 }
 
 // probeDue looks at the endpoints whose time has come.
@@ -325,54 +327,86 @@ func (s *Sitter) probe(ctx context.Context, now time.Time, name string, p *probi
 
 // probed takes in what was served.
 func (s *Sitter) probed(now time.Time, name string, p *probing, r probe.Result, err error) {
-	e := s.memory.of(name)
-	j := s.job(name)
-	p.next = now.Add(spread(endpointsEvery, p.address))
-	if j != nil {
+	p.next = s.saw(now, name, p.address, r, err)
+	if p.again { // what was seen is from before
+		p.again, p.next = false, time.Time{}
+		return
+	}
+	if j := s.job(name); j != nil {
 		j.looking = max(j.looking-1, 0)
 	}
+}
+
+// saw remembers what was served at an address, and says when to look again.
+func (s *Sitter) saw(now time.Time, name, address string, r probe.Result, err error) (next time.Time) {
+	e := s.memory.of(name)
+	j := s.job(name)
 	s.dirty = true
 	if e.Endpoints == nil {
 		e.Endpoints = map[string]*sighting{}
 	}
-	seen := e.Endpoints[p.address]
+	seen := e.Endpoints[address]
 	if seen == nil {
 		seen = &sighting{}
-		e.Endpoints[p.address] = seen
+		e.Endpoints[address] = seen
 	}
 	if err != nil {
 		if seen.Failing.IsZero() {
 			seen.Failing = now
 		}
 		seen.Error = err.Error()
-		p.next = now.Add(endpointsSoon)
-		s.log.Debug().Err(err).Str("cert", name).Str("endpoint", p.address).Msg("not reached")
-		return
+		s.log.Debug().Err(err).Str("cert", name).Str("endpoint", address).Msg("not reached")
+		return now.Add(s.soon(now, j, address))
 	}
+	next = now.Add(spread(endpointsEvery, address))
 	fingerprint := r.Certificate.Fingerprint()
-	differs := seen.Differs
+	differs, restarted := seen.Differs, time.Time{}
 	if j != nil && j.installed != nil && fingerprint != j.installed.Fingerprint() {
 		if differs.IsZero() {
 			differs = now
 		}
-		p.next = now.Add(endpointsSoon)
+		if fingerprint == seen.Fingerprint {
+			restarted = seen.Restarted
+		}
+		next = now.Add(s.soon(now, j, address))
 	} else {
 		differs = time.Time{}
 	}
 	*seen = sighting{
+		Found: seen.Found, Restarted: restarted,
 		Fingerprint: fingerprint, Seen: now, Differs: differs,
 		PEM:        pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.Certificate.Leaf.Raw}),
 		NameError:  sentenceOf(r.NameError),
 		ChainError: sentenceOf(r.ChainError),
 	}
-	s.parsed[name+" "+p.address] = r.Certificate
+	s.parsed[name+" "+address] = r.Certificate
+	return next
 }
 
-// lookAtEndpoints makes every endpoint of the job due now.
+// soon is when to look again at an address with which something is wrong.
+func (s *Sitter) soon(now time.Time, j *job, address string) time.Duration {
+	if j == nil {
+		return endpointsSoon
+	}
+	if at, seen := s.coreOf(j); seen == nil || at != address {
+		return endpointsSoon
+	}
+	if since := now.Sub(s.coreUp); !s.coreUp.IsZero() && since >= 0 && since < coreStarting {
+		return coreAfter
+	}
+	return coreSoon
+}
+
+// lookAtEndpoints makes every endpoint of the job due now, and Core's own address
+// with them, where somebody may have let it use the files.
 func (s *Sitter) lookAtEndpoints(j *job) {
 	j.looking = len(j.probes)
 	for _, p := range j.probes {
-		p.next = time.Time{}
+		p.next, p.again = time.Time{}, p.busy
+	}
+	if s.finds(j) {
+		j.awaitsCore = true
+		s.lookAtCoreSoon()
 	}
 	s.at(s.world.Now())
 }
@@ -477,6 +511,7 @@ func (s *Sitter) checkAll(done chan error) {
 			w.probe.next = time.Time{}
 		}
 	}
+	s.lookAtCoreSoon()
 	s.awaiting = append(s.awaiting, done)
 	s.checking = true
 }
@@ -488,7 +523,7 @@ func (s *Sitter) checkOver() {
 	}
 	now := s.world.Now()
 	for _, j := range s.jobs {
-		if !j.reading.IsZero() && now.Sub(j.reading) < probeLimit {
+		if !j.reading.IsZero() && now.Sub(j.reading) < probeLimit || s.finds(j) && !now.Before(s.core.next) {
 			return
 		}
 		for _, p := range j.probes {

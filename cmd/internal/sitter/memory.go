@@ -72,6 +72,9 @@ type sighting struct {
 	ChainError  string    `json:"chain_error,omitzero"` // it does not lead to a trusted root
 	Error       string    `json:"error,omitzero"`       // of the last look, if it did not succeed
 	Failing     time.Time `json:"failing,omitzero"`     // since when
+	Found       bool      `json:"found,omitzero"`       // Home Assistant's own address, which nobody has configured
+	Strange     time.Time `json:"strange,omitzero"`     // found: since when it serves one that is not ours
+	Restarted   time.Time `json:"restarted,omitzero"`   // when what serves it was restarted since it differs
 }
 
 // seen is the certificate of a watched source as it was read last.
@@ -109,6 +112,9 @@ func (e *entry) remember(fingerprint string) {
 		e.Known = slices.Delete(e.Known, i, i+1)
 	}
 }
+
+// knows: it is one that we installed or adopted.
+func (e *entry) knows(fingerprint string) bool { return slices.Contains(e.Known, fingerprint) }
 
 // served: an endpoint was seen to serve it last.
 func (e *entry) served(fingerprint string) bool {

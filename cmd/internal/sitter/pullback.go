@@ -19,6 +19,9 @@ func (s *Sitter) pullBack(now time.Time) {
 			p.next = earlier(p.next, now.Add(endpointsEvery))
 		}
 	}
+	s.core.next = earlier(s.core.next, now.Add(endpointsEvery))
+	s.coreUp = earlier(s.coreUp, now)
+	s.restarted = earlier(s.restarted, now)
 	for _, w := range s.watched {
 		w.next = earlier(w.next, now)
 		w.print.at = earlier(w.print.at, now)
@@ -60,7 +63,7 @@ func (e *entry) pullBack(now time.Time) {
 		d.Next = earlier(d.Next, now.Add(deployRetries[len(deployRetries)-1]))
 	}
 	for _, seen := range e.Endpoints {
-		for _, t := range []*time.Time{&seen.Seen, &seen.Differs, &seen.Failing} {
+		for _, t := range []*time.Time{&seen.Seen, &seen.Differs, &seen.Failing, &seen.Strange, &seen.Restarted} {
 			*t = earlier(*t, now)
 		}
 	}

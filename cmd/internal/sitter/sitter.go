@@ -138,6 +138,10 @@ type Sitter struct {
 	sending      map[string]bool
 	running      map[string]string // slot → name of the running renewal
 	holding      map[string]int    // works that may hold a name's lock in the store
+	core         core
+	coreUp       time.Time                // when Core came back from a restart of ours
+	restarted    time.Time                // when Core was restarted by hand
+	acting       map[settings.Action]bool // that are under way
 	metadata     map[string]metadata
 	beatAt       time.Time
 	passed       time.Time // the last pass with a sane clock
@@ -171,6 +175,7 @@ func New(w World, conf *settings.Settings) (*Sitter, error) {
 		running:  map[string]string{},
 		holding:  map[string]int{},
 		metadata: map[string]metadata{},
+		acting:   map[settings.Action]bool{},
 		start:    time.Now(),
 		done:     make(chan func(time.Time)),
 		steps:    make(chan func(time.Time), 64),

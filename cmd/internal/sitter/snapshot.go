@@ -12,8 +12,9 @@ type Snapshot struct {
 	Status       string        `json:"status"`       // the worst of all certificates: ok notice warning critical expired unknown
 	Certificates []Certificate `json:"certificates"` // in the order of the configuration, managed first
 	Targets      []Target      `json:"targets"`
-	Problems     []Problem     `json:"problems"` // of the service itself: configuration, state, broker, clock
-	Asks         []Ask         `json:"asks"`     // what a person is asked to do, in the order of the certificates
+	Problems     []Problem     `json:"problems"`                           // of the service itself: configuration, state, broker, clock
+	Asks         []Ask         `json:"asks"`                               // what a person is asked to do, in the order of the certificates
+	Restarting   bool          `json:"restarting_homeassistant,omitempty"` // a restart of ours is under way
 	MQTT         MQTT          `json:"mqtt"`
 	LowestDays   *int          `json:"lowest_days_left"` // null = nothing known
 	NextExpiry   time.Time     `json:"next_expiry,omitzero"`

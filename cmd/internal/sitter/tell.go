@@ -51,7 +51,16 @@ func (s *Sitter) facts(now time.Time, j *job) expiry.Facts {
 		}
 	}
 	for _, p := range j.endpoints {
-		f.Served = append(f.Served, s.served(j.name, p.address, j.installed))
+		f.Served = append(f.Served, s.attended(j, s.served(j.name, p.address, j.installed)))
+	}
+	if seen := s.found(j); seen != nil {
+		served := s.attended(j, s.served(j.name, s.core.address, j.installed))
+		if c := served.Certificate; c == nil || !served.Same && !served.Known {
+			// One that was found counts for as long as it shows ours, and is no
+			// trouble when it does not.
+			served.Certificate, served.Error = nil, ""
+		}
+		f.Served = append(f.Served, served)
 	}
 	return f
 }
@@ -77,9 +86,7 @@ func (s *Sitter) served(name, address string, installed *expiry.Certificate) exp
 	}
 	fingerprint := out.Certificate.Fingerprint()
 	out.Same = installed != nil && installed.Fingerprint() == fingerprint
-	for _, known := range e.Known {
-		out.Known = out.Known || known == fingerprint
-	}
+	out.Known = e.knows(fingerprint)
 	return out
 }
 

@@ -24,7 +24,7 @@ func (s *Sitter) view(now time.Time) {
 	link := s.link()
 	snap := &Snapshot{
 		Version: s.world.Version, Installation: s.memory.Installation, Time: now.UTC(),
-		Certificates: []Certificate{}, Targets: []Target{}, Problems: append(append([]Problem{}, s.notes...), s.cautions...), Asks: []Ask{},
+		Certificates: []Certificate{}, Targets: []Target{}, Problems: append(append([]Problem{}, s.notes...), s.cautions...), Asks: s.asks(now), Restarting: s.acting[restartCore],
 		MQTT: link, LastCheck: utc(s.memory.LastCheck), Language: s.settings.Language,
 	}
 	worst := expiry.OK
@@ -103,7 +103,8 @@ func (s *Sitter) managedView(now time.Time, j *job) Certificate {
 		c.Deployment = d.sentence()
 	}
 	for _, served := range facts.Served {
-		c.Endpoints = append(c.Endpoints, endpointView(served, e.Endpoints[served.Address]))
+		// As it was seen, whether or not it is judged.
+		c.Endpoints = append(c.Endpoints, endpointView(s.served(j.name, served.Address, j.installed), e.Endpoints[served.Address]))
 		differs := served.Certificate != nil && j.installed != nil && !served.Same
 		c.NotDeployed = c.NotDeployed || differs && !e.Deployment.early(e.Endpoints[served.Address].Seen)
 	}
