@@ -516,3 +516,18 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// A file that was pasted in the place of a name is not repeated whole.
+func TestLongValuesAreShortened(t *testing.T) {
+	t.Parallel()
+	_, err := Parse("certsitter.yaml", []byte("certificates:\n- {name: "+strings.Repeat("a", 64<<10)+", domains: [\""+strings.Repeat("é ", 32<<10)+"\"]}\n"), testEnvironment("certsitter.yaml"))
+	refusal, ok := errors.AsType[*Refusal](err)
+	if !ok || len(refusal.Mistakes) != 2 {
+		t.Fatalf("got %.300v", err)
+	}
+	for i, end := range []string{"with no _ at either end", "begins with xn--"} {
+		if s := refusal.Mistakes[i].Sentence; len(s) > 1000 || !strings.HasPrefix(s, `"`) || !strings.HasSuffix(s, end) {
+			t.Errorf("%d bytes: %q", len(s), s)
+		}
+	}
+}

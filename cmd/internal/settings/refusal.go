@@ -67,7 +67,19 @@ func (r *report) add(line, order int, key, sentence string) {
 		return
 	}
 	r.refused[key] = true
-	r.mistakes = append(r.mistakes, Mistake{File: r.file, Line: line, Key: key, Sentence: sentence, order: order})
+	r.mistakes = append(r.mistakes, Mistake{File: r.file, Line: line, Key: key, Sentence: shorten(sentence), order: order})
+}
+
+// shorten keeps the beginning of a sentence, which says what is wrong, and its
+// end, which says what to do: a value between them may be a whole file that was
+// pasted into the wrong place.
+func shorten(sentence string) string {
+	const most, part = 500, 200
+	runes := []rune(sentence)
+	if len(runes) <= most {
+		return sentence
+	}
+	return string(runes[:part]) + " … " + string(runes[len(runes)-part:])
 }
 
 func (r *report) refusal() error {
