@@ -151,8 +151,10 @@ func TestASlowAnswerAndAClientThatGivesUp(t *testing.T) {
 		_, err := http.DefaultClient.Do(request)
 		over <- err
 	}()
-	for len(s.Requests()) == 0 {
-		time.Sleep(time.Millisecond)
+	for end := time.Now().Add(10 * time.Second); len(s.Requests()) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the request does not arrive")
+		}
 	}
 	cancel()
 	if err := <-over; !errors.Is(err, context.Canceled) {

@@ -249,6 +249,12 @@ func (s *scene) start(t *testing.T, change ...func(*Options)) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s.launch(t, o, change...)
+}
+
+// launch starts the daemon with these options.
+func (s *scene) launch(t *testing.T, o Options, change ...func(*Options)) *running {
+	t.Helper()
 	r := &running{hangup: make(chan struct{}), log: &lockedBuffer{}, seen: &recorder{}, ended: make(chan struct{})}
 	o.Hangup, o.Log = r.hangup, zerolog.New(o.Redactor.Writer(r.log)).With().Timestamp().Logger()
 	for _, c := range change {
@@ -257,6 +263,7 @@ func (s *scene) start(t *testing.T, change ...func(*Options)) *running {
 	for end := time.Now().Add(waitLimit); ; time.Sleep(time.Millisecond) {
 		// The lock of a daemon that has ended may live on for a moment in a process
 		// that another test is just starting.
+		var err error
 		if r.Daemon, err = New(o); err == nil {
 			break
 		}
