@@ -49,7 +49,9 @@ func (a *asking) run(t *testing.T) {
 			defer a.mu.Unlock()
 			return append([]sitter.Ask{}, a.asks...), a.asks != nil
 		},
-		leftover: func() []string { return leftover(&settings.Settings{Certificates: []settings.Certificate{{Name: "home"}}}) },
+		leftover: func() []string {
+			return leftover(&settings.Settings{Certificates: []settings.Certificate{{Name: "home"}}})
+		},
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	over := make(chan struct{})
