@@ -42,7 +42,7 @@ type connection struct {
 // greeting is what a connection is opened with.
 type greeting struct {
 	clientID string
-	will     string // topic that becomes offline when we die; empty = none
+	will     Message // is published when we die; without a topic there is none
 	// receive gets every message. It runs on paho's goroutine and holds up all
 	// that comes in, so it must neither wait nor lock.
 	receive func(topic string, payload []byte, retained bool)
@@ -76,8 +76,8 @@ func dial(ctx context.Context, b brokerAddress, g greeting) (*connection, error)
 		SetConnectionLostHandler(func(_ paho.Client, err error) {
 			once.Do(func() { c.why = err; close(c.lost) })
 		})
-	if g.will != "" {
-		o.SetWill(g.will, offline, 1, true)
+	if g.will.Topic != "" {
+		o.SetBinaryWill(g.will.Topic, g.will.Payload, g.will.QoS, g.will.Retain)
 	}
 	c.client = paho.NewClient(o)
 	token := c.client.Connect()

@@ -22,7 +22,8 @@ func retained(topic string, payload []byte) Message {
 // Messages returns every retained message that belongs on the broker for s,
 // byte for byte the same for the same input, but for the status topic, which
 // is the Publisher's. States come before discovery, and the service's
-// discovery before that of its certificates.
+// discovery before that of its certificates. The Homie tree, if it is wanted,
+// is last.
 //
 // What has no name of its own is left out and named in the error beside the
 // others: one certificate must not take the rest along. The Publisher validates
@@ -51,7 +52,19 @@ func Messages(c Config, s Snapshot) ([]Message, error) {
 			all = append(all, e.complete(c, node, c.certificateDevice(cert, entities)).message(c, node))
 		}
 	}
+	if c.Homie {
+		all = append(all, c.homieMessages(s, certs, targets)...)
+	}
 	return all, errors.Join(refused...)
+}
+
+// OwnTopics are the retained topics that the Publisher writes by itself, in
+// addition to Messages. They are to be remembered like those.
+func (c Config) OwnTopics() []string {
+	if c.Homie {
+		return []string{c.statusTopic(), c.homieStateTopic()}
+	}
+	return []string{c.statusTopic()}
 }
 
 // reserved says of a certificate's name that it would give ids of the service

@@ -237,6 +237,9 @@ func TestMosquittoKeepsEverything(t *testing.T) {
 // childBroker is the broker's address for a publisher in a process of its own.
 const childBroker = "CERTSITTER_TEST_CHILD_BROKER"
 
+// childHomie is set for a child that publishes the Homie tree too.
+const childHomie = "CERTSITTER_TEST_CHILD_HOMIE"
+
 // TestPublisherInAChild is no test, but the child of the next one.
 func TestPublisherInAChild(t *testing.T) {
 	address := os.Getenv(childBroker)
@@ -244,9 +247,9 @@ func TestPublisherInAChild(t *testing.T) {
 		t.Skip("only for TestWillAfterKill")
 	}
 	c := testConfig()
-	c.Broker = address
+	c.Broker, c.Homie = address, os.Getenv(childHomie) != ""
 	p := newPublisher(t, c)
-	p.Publish(testMessages(t), nil)
+	p.Publish(mustMessages(t, c, testSnapshot()), nil)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_ = p.Run(ctx)

@@ -32,18 +32,16 @@ func CheckOpenHABBridge(uid string) error {
 	return nil
 }
 
-// A factKind says how a value is written and shown.
-type factKind int
-
+// The kinds of values: how they are written and shown.
 const (
-	factDays   factKind = iota // whole days
-	factCount                  // a number without a unit
-	factTime                   // a point in time
-	factText                   // one line
-	factStatus                 // one of statuses
-	factFlag                   // ON or OFF
-	factButton                 // a command, no value
-	factEvent                  // one of eventTypes, at a moment
+	factDays   = "days"   // whole days
+	factCount  = "count"  // a number without a unit
+	factTime   = "time"   // a point in time
+	factText   = "text"   // one line
+	factStatus = "status" // one of statuses
+	factFlag   = "flag"   // ON or OFF
+	factButton = "button" // a command, no value
+	factEvent  = "event"  // one of eventTypes, at a moment
 )
 
 // A fact is one thing to know or to do about a certificate or the service. It
@@ -51,7 +49,7 @@ const (
 type fact struct {
 	key   string // in the state; the topic's part for a button
 	label string
-	kind  factKind
+	kind  string
 	icon  string // of openHAB's classic set
 }
 
@@ -63,7 +61,7 @@ type thing struct {
 	label string
 	state string // topic
 	event string // topic; empty = none
-	set   func(key string) string
+	set   string // what command topics begin with
 	facts []fact
 
 	managed bool
@@ -71,71 +69,73 @@ type thing struct {
 
 // things are the service and then the certificates, in their order.
 func (c Config) things(certs []Certificate) []thing {
+	base := c.base()
 	all := []thing{{
-		id: c.base(), part: "service", label: serviceName, state: c.serviceTopic(), set: c.serviceSetTopic, facts: serviceFacts(),
+		id: base, part: "service", label: serviceName, state: c.serviceTopic(), set: base + "/service/", facts: facts(serviceFacts, true, true),
 	}}
-	for _, cert := range certs {
+	for i := range certs {
+		cert := &certs[i]
+		own := base + "/cert/" + cert.Name + "/"
 		all = append(all, thing{
-			id: c.node(cert.Name), part: cert.Name, label: labelOf(cert), state: c.stateTopic(cert.Name), event: c.eventTopic(cert.Name),
-			set:   func(string) string { return c.renewTopic(cert.Name) },
-			facts: certificateFacts(cert), managed: cert.Managed,
+			id: base + "_" + cert.Name, part: cert.Name, label: labelOf(cert), state: own + "state", event: own + "event", set: own,
+			facts: facts(certificateFacts, cert.Managed, cert.Endpoints), managed: cert.Managed,
 		})
 	}
 	return all
 }
 
-func labelOf(cert Certificate) string {
+func labelOf(cert *Certificate) string {
 	if label := text(cert.Label, nameLimit); label != none {
 		return label
 	}
 	return cert.Name
 }
 
-// certificateFacts are those that certificateEntities announces.
-func certificateFacts(cert Certificate) []fact {
-	all := []fact{
-		{"days_left", "Days left", factDays, "time"},
-		{"not_after", "Expires", factTime, "calendar"},
-		{"status", "Status", factStatus, "lock"},
-		{"problem", "Problem", factFlag, "error"},
-		{"last_result", "Last result", factText, "text"},
-	}
-	if cert.Managed {
-		all = append(all,
-			fact{"last_renewal", "Last renewal", factTime, "calendar"},
-			fact{"next_renewal", "Next renewal", factTime, "calendar"},
-			fact{"failures", "Failed attempts", factCount, "line"},
-		)
-	}
-	all = append(all, fact{"issuer", "Issuer", factText, "text"})
-	if cert.Endpoints {
-		all = append(all, fact{"not_deployed", "Not deployed", factFlag, "error"})
-	}
-	if cert.Managed {
-		all = append(all, fact{"renew", "Renew now", factButton, "switch"})
-	}
-	return append(all, fact{"event", "Renewal", factEvent, ""})
-}
+// The facts, one a line: key, label, kind, icon, and for which certificates it
+// is (m = managed, e = with endpoints, nothing = all). A certificate's are those
+// that certificateEntities announces.
+const (
+	certificateFacts = `days_left|Days left|days|time|
+not_after|Expires|time|calendar|
+status|Status|status|lock|
+problem|Problem|flag|error|
+last_result|Last result|text|text|
+last_renewal|Last renewal|time|calendar|m
+next_renewal|Next renewal|time|calendar|m
+failures|Failed attempts|count|line|m
+issuer|Issuer|text|text|
+not_deployed|Not deployed|flag|error|e
+renew|Renew now|button|switch|m
+event|Renewal|event||`
+	serviceFacts = `version|Version|text|text|
+certificates|Certificates|count|lock|
+problems|Problems|count|error|
+lowest_days_left|Lowest days left|days|time|
+next_expiry|Next expiry|time|calendar|
+next_renewal|Next renewal|time|calendar|
+last_check|Last check|time|calendar|
+check|Check now|button|switch|
+notify|Send test message|button|switch|`
+)
 
-func serviceFacts() []fact {
-	return []fact{
-		{"version", "Version", factText, "text"},
-		{"certificates", "Certificates", factCount, "lock"},
-		{"problems", "Problems", factCount, "error"},
-		{"lowest_days_left", "Lowest days left", factDays, "time"},
-		{"next_expiry", "Next expiry", factTime, "calendar"},
-		{"next_renewal", "Next renewal", factTime, "calendar"},
-		{"last_check", "Last check", factTime, "calendar"},
-		{"check", "Check now", factButton, "switch"},
-		{"notify", "Send test message", factButton, "switch"},
+// facts reads those of a table that are for such a certificate.
+func facts(table string, managed, endpoints bool) []fact {
+	var all []fact
+	for line := range strings.SplitSeq(table, "\n") {
+		cells := strings.Split(line, "|")
+		if !managed && cells[4] == "m" || !endpoints && cells[4] == "e" {
+			continue
+		}
+		all = append(all, fact{cells[0], cells[1], cells[2], cells[3]})
 	}
+	return all
 }
 
 // What a kind is for openHAB. Source: MQTT binding 4.1 to 5.3, openHAB core.
 //
 //go:noinline
-func (k factKind) openHAB() (channel, item, format string) {
-	switch k {
+func openHABKind(kind string) (channel, item, format string) {
+	switch kind {
 	case factDays:
 		return "number", "Number", "%d days"
 	case factCount:
@@ -152,37 +152,28 @@ func (k factKind) openHAB() (channel, item, format string) {
 	return "string", "String", "%s"
 }
 
-// A setting is one key of a Thing's or channel's configuration.
-type setting struct {
-	key, value string
-	bare       bool // a number or a truth value: without quotes
-}
+// The keys of a configuration with a special form.
+const (
+	transformation = "transformationPattern" // there may be several
+	port, secure   = "port", "secure"        // a number, a truth value: no texts
+)
 
-const transformation = "transformationPattern"
-
-// settings are a channel's configuration.
-func (t *thing) settings(f *fact) []setting {
+// settings are a channel's configuration: keys, each with its value.
+//
+//go:noinline
+func (t *thing) settings(f *fact) []string {
 	if f.kind == factButton {
-		return []setting{{key: "commandTopic", value: t.set(f.key)}, {key: "allowedStates", value: press}}
+		return []string{"commandTopic", t.set + f.key + "/set", "allowedStates", press}
 	}
 	topic, key := t.state, f.key
 	if f.kind == factEvent {
 		topic, key = t.event, "event_type"
 	}
-	all := []setting{{key: "stateTopic", value: topic}, {key: transformation, value: "JSONPATH:$." + key}}
+	all := []string{"stateTopic", topic, transformation, "JSONPATH:$." + key}
 	if f.kind == factFlag {
-		all = append(all, setting{key: "on", value: "ON"}, setting{key: "off", value: "OFF"})
+		all = append(all, "on", "ON", "off", "OFF")
 	}
 	return all
-}
-
-// availability is every Thing's configuration. openHAB's own words would be ON
-// and OFF.
-func (c Config) availability() []setting {
-	return []setting{
-		{key: "availabilityTopic", value: c.statusTopic()},
-		{key: "payloadAvailable", value: online}, {key: "payloadNotAvailable", value: offline},
-	}
 }
 
 // generator makes one of the texts. Its methods take pointers and few words:
@@ -196,13 +187,15 @@ type generator struct {
 	uid       string // what every Thing's UID begins with
 	given     bool   // openHAB has the bridge already
 	broker    string
-	available []setting
+	available []string // every Thing's configuration
 }
 
 func newGenerator(o *OpenHAB) *generator {
 	c := Config{Topic: o.Topic}
 	certs, _, _ := namedOnce(Snapshot{Certificates: o.Certificates})
-	g := &generator{all: c.things(certs), base: c.base(), bridge: o.Bridge, given: o.Bridge != "", broker: o.Broker, available: c.availability()}
+	g := &generator{all: c.things(certs), base: c.base(), bridge: o.Bridge, given: o.Bridge != "", broker: o.Broker}
+	// openHAB's own words would be ON and OFF.
+	g.available = []string{"availabilityTopic", c.statusTopic(), "payloadAvailable", online, "payloadNotAvailable", offline}
 	if !g.given {
 		g.bridge = "mqtt:broker:" + g.base
 	}
@@ -251,22 +244,19 @@ func (g *generator) group(t *thing, key string) string {
 
 // ownBroker is the configuration of the bridge that the files bring. What is
 // not known, and what is secret, is made up.
-func (g *generator) ownBroker() []setting {
-	host, port, secure := "192.168.1.10", "1883", "false"
+func (g *generator) ownBroker() []string {
+	host, number, encrypted := "192.168.1.10", "1883", "false"
 	if b, err := (Config{Broker: g.broker}).parseBroker(); err == nil {
-		host, port, _ = net.SplitHostPort(b.address) // parseBroker has joined them
+		host, number, _ = net.SplitHostPort(b.address) // parseBroker has joined them
 		plain := "1883"
 		if b.tls != nil {
-			secure, plain = "true", "8883"
+			encrypted, plain = "true", "8883"
 		}
 		if strings.HasPrefix(b.url.Scheme, "ws") { // openHAB speaks MQTT itself
-			port = plain
+			number = plain
 		}
 	}
-	return []setting{
-		{key: "host", value: host}, {key: "port", value: port, bare: true}, {key: "secure", value: secure, bare: true},
-		{key: "username", value: "openhab"}, {key: "password", value: "change-me"},
-	}
+	return []string{"host", host, port, number, secure, encrypted, "username", "openhab", "password", "change-me"}
 }
 
 const brokerAdvice = "Write openHAB's own user and password at the broker here. If openHAB has a\n@broker already, print this again with --bridge and its UID.\n"

@@ -35,7 +35,7 @@ func (g *generator) thing(t *thing, indent string) {
 	g.put(" {\n@    Channels:\n", indent)
 	for i := range t.facts {
 		x := &t.facts[i]
-		channel, _, _ := x.kind.openHAB()
+		channel, _, _ := openHABKind(x.kind)
 		g.put("@        Type @ : @ @", indent, channel, x.key, dslText(x.label))
 		g.bracketed(t.settings(x))
 		g.put("\n")
@@ -44,14 +44,14 @@ func (g *generator) thing(t *thing, indent string) {
 }
 
 // bracketed writes a configuration in the syntax of openHAB's own files.
-func (g *generator) bracketed(all []setting) {
+func (g *generator) bracketed(all []string) {
 	mark := " [ "
-	for _, s := range all {
-		value := s.value
-		if !s.bare {
+	for i := 0; i < len(all); i += 2 {
+		key, value := all[i], all[i+1]
+		if key != port && key != secure {
 			value = dslText(value)
 		}
-		g.put("@@=@", mark, s.key, value)
+		g.put("@@=@", mark, key, value)
 		mark = ", "
 	}
 	g.put(" ]")
@@ -77,7 +77,7 @@ Group:Switch:OR(ON,OFF) @ "Certificates: any problem [%s]" <error>
 }
 
 func (g *generator) dslItem(t *thing, x *fact) {
-	_, item, format := x.kind.openHAB()
+	_, item, format := openHABKind(x.kind)
 	if item == "" {
 		return
 	}
@@ -238,7 +238,7 @@ func (g *generator) yamlThing(t *thing) {
 	g.put("    channels:\n")
 	for i := range t.facts {
 		x := &t.facts[i]
-		channel, _, _ := x.kind.openHAB()
+		channel, _, _ := openHABKind(x.kind)
 		g.put("      @:\n        type: @\n        label: @\n", x.key, channel, strconv.Quote(x.label))
 		g.yamlSettings("        ", t.settings(x))
 	}
@@ -246,22 +246,22 @@ func (g *generator) yamlThing(t *thing) {
 
 // yamlSettings writes a configuration. Every key is quoted: YAML 1.1 takes on
 // and off for truth values.
-func (g *generator) yamlSettings(indent string, all []setting) {
+func (g *generator) yamlSettings(indent string, all []string) {
 	g.put("@config:\n", indent)
-	for _, s := range all {
-		form, value := "@  @: @\n", s.value
-		if !s.bare {
+	for i := 0; i < len(all); i += 2 {
+		form, key, value := "@  @: @\n", all[i], all[i+1]
+		if key != port && key != secure {
 			value = strconv.Quote(value)
 		}
-		if s.key == transformation { // there may be several
+		if key == transformation {
 			form = "@  @: [@]\n"
 		}
-		g.put(form, indent, strconv.Quote(s.key), value)
+		g.put(form, indent, strconv.Quote(key), value)
 	}
 }
 
 func (g *generator) yamlItem(t *thing, x *fact) {
-	_, item, format := x.kind.openHAB()
+	_, item, format := openHABKind(x.kind)
 	if item == "" {
 		return
 	}

@@ -106,8 +106,13 @@ func installationIn(payload []byte) string {
 }
 
 // sweepFilters are the subscriptions under which everything of ours is found.
+// The Homie tree is looked at only by who writes there.
 func (c Config) sweepFilters() []string {
-	return []string{c.prefix() + "/+/+/+/config", c.base() + "/cert/+/state", c.base() + "/target/+/state"}
+	all := []string{c.prefix() + "/+/+/+/config", c.base() + "/cert/+/state", c.base() + "/target/+/state"}
+	if c.Homie {
+		all = append(all, c.homieBase()+"#")
+	}
+	return all
 }
 
 // isDiscovery says whether Home Assistant reads topic as an announcement.

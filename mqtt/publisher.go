@@ -51,15 +51,19 @@ type Publisher struct {
 	wake     chan struct{} // something is to be sent
 	changed  chan struct{} // Link is another
 
+	wakeHomie chan struct{} // something of the Homie tree is to be sent, or there is a connection
+
 	// wanted is immutable once stored. Nil until the first Publish: nothing is
 	// sent and nothing swept before it is known what should be there. It is
 	// atomic because paho's goroutines, which must not wait, read it.
 	wanted atomic.Pointer[wanted]
 
-	mu       sync.Mutex // guards all below, never held while paho is called
-	obsolete map[string]bool
-	events   []queuedEvent
-	link     Link
+	mu          sync.Mutex // guards all below, never held while paho is called
+	obsolete    map[string]bool
+	events      []queuedEvent
+	homieEvents []queuedEvent
+	homieError  string
+	link        Link
 
 	// Owned by Run.
 	kicked    int                  // short connections in a row
@@ -71,8 +75,11 @@ type Publisher struct {
 type wanted struct {
 	states    []Message
 	discovery []Message
-	payloads  map[string][]byte  // by topic, of both
+	homie     []Message
+	payloads  map[string][]byte  // by topic, of all
 	commands  map[string]Command // by topic: the buttons that we announce
+
+	homieCommands map[string]Command // the same by their topics in the Homie tree
 }
 
 type queuedEvent struct {
@@ -128,11 +135,12 @@ func New(c Config) (*Publisher, error) {
 	}
 	return &Publisher{
 		config: c, broker: b, pace: usualPace(),
-		commands: make(chan Command, commandsKept),
-		wake:     make(chan struct{}, 1),
-		changed:  make(chan struct{}, 1),
-		obsolete: map[string]bool{},
-		answered: map[string]time.Time{},
+		commands:  make(chan Command, commandsKept),
+		wake:      make(chan struct{}, 1),
+		changed:   make(chan struct{}, 1),
+		wakeHomie: make(chan struct{}, 1),
+		obsolete:  map[string]bool{},
+		answered:  map[string]time.Time{},
 	}, nil
 }
 
@@ -153,7 +161,7 @@ func (p *Publisher) Publish(retained []Message, obsolete []string) {
 		p.obsolete[topic] = true
 	}
 	for _, topic := range obsolete {
-		if plainTopic(topic) && topic != p.config.statusTopic() {
+		if plainTopic(topic) && !slices.Contains(p.config.OwnTopics(), topic) {
 			p.obsolete[topic] = true
 		}
 	}
@@ -162,12 +170,17 @@ func (p *Publisher) Publish(retained []Message, obsolete []string) {
 	p.link.Refused = refused
 	p.mu.Unlock()
 	p.publishLink(func(*Link) {})
+	p.wakeAll()
+}
+
+func (p *Publisher) wakeAll() {
 	poke(p.wake)
+	poke(p.wakeHomie)
 }
 
 // want sorts messages. What was wanted before is not looked at again.
 func (c Config) want(messages []Message, old *wanted) (*wanted, []string) {
-	w := &wanted{payloads: map[string][]byte{}, commands: map[string]Command{}}
+	w := &wanted{payloads: map[string][]byte{}, commands: map[string]Command{}, homieCommands: map[string]Command{}}
 	var refused []string
 	for _, m := range messages {
 		if err := c.admit(m, w, old); err != nil {
@@ -175,6 +188,10 @@ func (c Config) want(messages []Message, old *wanted) (*wanted, []string) {
 			continue
 		}
 		w.payloads[m.Topic] = m.Payload
+		if c.isHomie(m.Topic) {
+			w.homie = append(w.homie, m)
+			continue
+		}
 		if !isDiscovery(m.Topic) {
 			w.states = append(w.states, m)
 			continue
@@ -182,6 +199,7 @@ func (c Config) want(messages []Message, old *wanted) (*wanted, []string) {
 		w.discovery = append(w.discovery, m)
 		if topic, command, ok := c.announces(m.Payload); ok {
 			w.commands[topic] = command
+			w.homieCommands[c.homieSetTopic(command)] = command
 		}
 	}
 	return w, refused
@@ -193,14 +211,20 @@ func (c Config) admit(m Message, w, old *wanted) error {
 	switch {
 	case !m.Retain || len(m.Payload) == 0:
 		return fmt.Errorf("%s: it is no retained message", m.Topic)
-	case m.Topic == c.statusTopic():
+	case slices.Contains(c.OwnTopics(), m.Topic):
 		return fmt.Errorf("%s: this topic is the publisher's own", m.Topic)
 	case twice:
 		return fmt.Errorf("%s: it is there twice", m.Topic)
 	case sameBytes(old.payloads, m):
 		return nil
 	}
-	return Validate(m.Topic, m.Payload)
+	if !c.isHomie(m.Topic) {
+		return Validate(m.Topic, m.Payload)
+	}
+	if !c.Homie || !validHomie(m) {
+		return fmt.Errorf("%s: it is no message of the Homie tree", m.Topic)
+	}
+	return nil
 }
 
 // announces reads from a discovery message which command it invites to. So
@@ -238,14 +262,22 @@ func (p *Publisher) Event(name string, e Event) {
 	if !certificateName.MatchString(name) || !slices.Contains(eventTypes(), e.Type) {
 		return
 	}
-	m := Message{Topic: p.config.eventTopic(name), Payload: e.payload(name), QoS: 1}
+	now := time.Now()
 	p.mu.Lock()
-	p.events = append(p.events, queuedEvent{m, time.Now()})
-	if extra := len(p.events) - eventsKept; extra > 0 {
-		p.events = slices.Delete(p.events, 0, extra)
+	queue(&p.events, queuedEvent{Message{Topic: p.config.eventTopic(name), Payload: e.payload(name), QoS: 1}, now})
+	if p.config.Homie {
+		queue(&p.homieEvents, queuedEvent{Message{Topic: p.config.homieEventTopic(name), Payload: []byte(e.Type), QoS: 2}, now})
 	}
 	p.mu.Unlock()
-	poke(p.wake)
+	p.wakeAll()
+}
+
+// queue adds an event and drops the oldest if there are too many.
+func queue(all *[]queuedEvent, e queuedEvent) {
+	*all = append(*all, e)
+	if extra := len(*all) - eventsKept; extra > 0 {
+		*all = slices.Delete(*all, 0, extra)
+	}
 }
 
 // Commands are the buttons that were pressed. Some are kept while nobody
@@ -259,6 +291,9 @@ func (p *Publisher) State() Link {
 	l := p.link
 	l.Refused = slices.Clone(l.Refused)
 	l.Emptying = slices.Sorted(maps.Keys(p.obsolete))
+	if l.Connected && l.Error == "" {
+		l.Error = p.homieError
+	}
 	return l
 }
 
@@ -284,6 +319,11 @@ func poke(c chan struct{}) {
 // offline. It always returns nil: whatever goes wrong is tried again, and told
 // by State.
 func (p *Publisher) Run(ctx context.Context) error {
+	var homie sync.WaitGroup
+	defer homie.Wait()
+	if p.config.Homie {
+		homie.Go(func() { p.runHomie(ctx) })
+	}
 	var wait time.Duration
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -354,7 +394,7 @@ func (p *Publisher) clientID() string { return "certsitter-" + p.config.Installa
 // connect makes one connection and serves it until it ends.
 func (p *Publisher) connect(ctx context.Context) (connected bool, err error) {
 	s := &session{p: p, inbox: make(chan arrival, inboxKept), sent: map[string][]byte{}, emptied: map[string]time.Time{}}
-	conn, err := dial(ctx, p.broker, greeting{clientID: p.clientID(), will: p.config.statusTopic(), receive: s.receive})
+	conn, err := dial(ctx, p.broker, greeting{clientID: p.clientID(), will: retained(p.config.statusTopic(), []byte(offline)), receive: s.receive})
 	if err != nil {
 		return false, err
 	}
@@ -365,29 +405,37 @@ func (p *Publisher) connect(ctx context.Context) (connected bool, err error) {
 			l.Error = ""
 		}
 	})
+	poke(p.wakeHomie)
 	err = s.serve(ctx)
 	s.end(ctx)
 	return true, err
 }
 
 // takeEvents returns the events that are not too old, and forgets all.
-func (p *Publisher) takeEvents(now time.Time) []Message {
+func (p *Publisher) takeEvents(queued *[]queuedEvent, now time.Time) []Message {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var fresh []Message
-	for _, e := range p.events {
+	for _, e := range *queued {
 		if now.Sub(e.at) <= p.pace.eventFor {
 			fresh = append(fresh, e.message)
 		}
 	}
-	p.events = nil
+	*queued = nil
 	return fresh
 }
 
-// toEmpty returns the obsolete topics in the order of their removal.
-func (p *Publisher) toEmpty() []string {
+// toEmpty returns the obsolete topics in the order of their removal: those of
+// the Homie tree or the others. While there is no Homie device they are all
+// others.
+func (p *Publisher) toEmpty(homie bool) []string {
+	var topics []string
 	p.mu.Lock()
-	topics := slices.Collect(maps.Keys(p.obsolete))
+	for topic := range p.obsolete {
+		if homie == (p.config.Homie && p.config.isHomie(topic)) {
+			topics = append(topics, topic)
+		}
+	}
 	p.mu.Unlock()
 	removalOrder(topics)
 	return topics
@@ -412,6 +460,7 @@ func (p *Publisher) addObsolete(topics []string) {
 			}
 		}
 	})
+	poke(p.wakeHomie)
 }
 
 // mayAnswer says whether the installation id may be told of us now, and

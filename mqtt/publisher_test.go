@@ -451,12 +451,12 @@ func TestOldAndTooManyEventsAreDropped(t *testing.T) {
 		p.Event("home", Event{Type: "renewed", Text: fmt.Sprint(i)})
 	}
 	now := time.Now()
-	kept := p.takeEvents(now)
+	kept := p.takeEvents(&p.events, now)
 	if len(kept) != eventsKept || !bytes.Contains(kept[0].Payload, []byte(`"text":"5"`)) {
 		t.Errorf("kept %d, first %s", len(kept), kept[0].Payload)
 	}
 	p.Event("home", Event{Type: "renewed"})
-	if kept := p.takeEvents(now.Add(2 * time.Minute)); len(kept) > 0 {
+	if kept := p.takeEvents(&p.events, now.Add(2*time.Minute)); len(kept) > 0 {
 		t.Errorf("kept %d old events", len(kept))
 	}
 }

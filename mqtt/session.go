@@ -105,10 +105,7 @@ func (s *session) receive(topic string, payload []byte, retained bool) {
 	if command, ok := w.commands[topic]; ok {
 		// A retained command was meant for another time.
 		if !retained && string(payload) == press {
-			select {
-			case s.p.commands <- command:
-			default: // nobody listens, and enough are waiting
-			}
+			s.p.hand(command)
 		}
 		return
 	}
@@ -134,11 +131,14 @@ func (s *session) matters(w *wanted, topic string, payload []byte, retained bool
 	if !retained {
 		return false
 	}
+	homie := c.isHomie(topic)
 	if _, kept := w.payloads[topic]; kept {
-		s.returned.Add(1)
+		if !homie { // the sweep waits for what this connection has sent
+			s.returned.Add(1)
+		}
 		return false
 	}
-	return c.owns(topic, payload)
+	return c.owns(topic, payload) || homie && c.Homie && topic != c.homieStateTopic() && len(payload) <= foundLimit
 }
 
 // serve subscribes, sends everything, and goes on until the connection or ctx
@@ -228,7 +228,7 @@ func (s *session) flush(ctx context.Context) error {
 	if err := s.put(ctx, w.discovery, now); err != nil {
 		return err
 	}
-	if events := s.p.takeEvents(now); len(events) > 0 {
+	if events := s.p.takeEvents(&s.p.events, now); len(events) > 0 {
 		if err := s.conn.publish(ctx, events...); err != nil {
 			return err
 		}
@@ -267,7 +267,7 @@ func (s *session) put(ctx context.Context, messages []Message, now time.Time) er
 // removed the entities that read them.
 func (s *session) empty(ctx context.Context, now time.Time) error {
 	var gone []string
-	for _, topic := range s.p.toEmpty() {
+	for _, topic := range s.p.toEmpty(false) {
 		if !isDiscovery(topic) {
 			if ready := s.lastEmptied().Add(s.p.pace.settle); now.Before(ready) {
 				soonest(&s.due.flush, ready)

@@ -30,6 +30,7 @@ type Config struct {
 
 	Topic           string // base of all our own topics, [a-z0-9]+; empty = certsitter
 	DiscoveryPrefix string // empty = homeassistant
+	Homie           bool   // also the Homie tree homie/<Topic>, over a connection of its own
 
 	Installation string // random id of this installation: client id, and how two on one base are told apart
 	Version      string // of the program, for the origin of discovery messages

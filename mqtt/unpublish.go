@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -49,12 +50,15 @@ func unpublish(ctx context.Context, c Config, b brokerAddress, known []string, p
 		return nil, err
 	}
 	defer conn.close()
-	if _, err := conn.subscribe(ctx, 0, c.prefix()+"/+/+/+/config", c.base()+"/#"); err != nil {
+	if _, err := conn.subscribe(ctx, 0, c.prefix()+"/+/+/+/config", c.base()+"/#", c.homieBase()+"#"); err != nil {
 		return nil, err
 	}
 	topics, err := gather(ctx, conn, found, pace)
 	if err != nil {
 		return nil, err
+	}
+	if !topics[c.homieBase()+"$implementation"] { // somebody else's device has our name
+		maps.DeleteFunc(topics, func(topic string, _ bool) bool { return c.isHomie(topic) })
 	}
 	for _, topic := range known {
 		if plainTopic(topic) {
@@ -73,6 +77,9 @@ func (c Config) leaves(topic string, payload []byte) bool {
 	}
 	if _, ok := c.command(topic); ok {
 		return true
+	}
+	if c.isHomie(topic) {
+		return !strings.HasSuffix(topic, "/$implementation") || string(payload) == homieImplementation
 	}
 	return c.owns(topic, payload)
 }
