@@ -131,7 +131,7 @@ func TestWhoGetsIn(t *testing.T) {
 // TestAccessCoversEverything: no path is left out of the rules.
 func TestAccessCoversEverything(t *testing.T) {
 	h := newServer(Config{App: true}, newFake(sample())).Handler()
-	for _, path := range []string{"/", "/page.css", "/page.js", "/icon.svg", "/healthz", "/metrics", "/api/state", "/api/events", "/nowhere"} {
+	for _, path := range []string{"/", "/page.css", "/page.js", "/icon.svg", "/healthz", "/metrics", "/api/state", "/api/events", "/files/dashboard.yaml", "/nowhere"} {
 		r := httptest.NewRequest("GET", path, nil)
 		r.RemoteAddr, r.Host = "172.30.33.4:5000", "127.0.0.1"
 		w := httptest.NewRecorder()
@@ -140,7 +140,7 @@ func TestAccessCoversEverything(t *testing.T) {
 			t.Errorf("GET %s answered %d to another app", path, w.Code)
 		}
 	}
-	for _, path := range []string{"/api/check", "/api/notify/test", "/api/certificates/home/renew"} {
+	for _, path := range []string{"/api/check", "/api/notify/test", "/api/certificates/home/renew", "/api/homeassistant/restart"} {
 		r := httptest.NewRequest("POST", path, nil)
 		r.RemoteAddr, r.Host = "127.0.0.1:5000", "127.0.0.1"
 		r.Header.Set("Origin", "https://evil.example.com")

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,10 +30,11 @@ var files embed.FS
 // Deadlines of commands. A renewal is answered when it has begun; looks, test
 // messages and revocations when they are over, which slow peers may draw out.
 const (
-	renewLimit  = 30 * time.Second
+	renewLimit  = 30 * time.Second // a restart of Home Assistant, too
 	checkLimit  = 2 * time.Minute
 	notifyLimit = 3 * time.Minute
 	revokeLimit = 5 * time.Minute
+	makeLimit   = 10 * time.Second // to make a download: nobody else is asked for it
 	writeMargin = 10 * time.Second // to write the answer after a command's deadline
 )
 
@@ -44,11 +46,13 @@ func (s *Server) routes() *http.ServeMux {
 	mux.HandleFunc("GET /icon.svg", asset("image/svg+xml"))
 	mux.HandleFunc("GET /healthz", s.health)
 	mux.HandleFunc("GET /metrics", s.metrics)
+	mux.HandleFunc("GET /files/{name}", s.file)
 	mux.HandleFunc("GET /api/state", s.state)
 	mux.HandleFunc("GET /api/events", s.events)
 	mux.HandleFunc("POST /api/certificates/{name}/renew", s.command("renew", renewLimit, s.renew))
 	mux.HandleFunc("POST /api/check", s.command("check", checkLimit, s.check))
 	mux.HandleFunc("POST /api/notify/test", s.command("notify", notifyLimit, s.testNotify))
+	mux.HandleFunc("POST /api/homeassistant/restart", s.command("restart", renewLimit, s.restartHomeAssistant))
 	return mux
 }
 
@@ -101,6 +105,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 		mayAct: from != beyond || c.Password != "",
 		said:   r.URL.Query().Get("done"),
 	})
+	v.Downloads = c.Downloads
 	v.Version = cmp.Or(v.Version, c.Version)
 	s.render(w, http.StatusOK, "page", v)
 }
@@ -145,6 +150,28 @@ func asset(kind string) http.HandlerFunc {
 		w.Header().Set("Content-Type", kind)
 		_, _ = w.Write(content)
 	}
+}
+
+// file makes one of the downloads. A name is looked up among them, never in a
+// folder.
+func (s *Server) file(w http.ResponseWriter, r *http.Request) {
+	all := s.config.Load().Downloads
+	i := slices.IndexFunc(all, func(d Download) bool { return d.Name == r.PathValue("name") })
+	if i < 0 {
+		http.NotFound(w, r)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), makeLimit)
+	defer cancel()
+	text, err := all[i].Make(ctx)
+	if err != nil {
+		status, t := s.explain(err)
+		s.answer(w, r, status, t)
+		return
+	}
+	w.Header().Set("Content-Type", cmp.Or(all[i].ContentType, "text/plain; charset=utf-8"))
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	_, _ = w.Write(text)
 }
 
 // health is for the container's HEALTHCHECK and watchdogs: whether the daemon
@@ -249,6 +276,10 @@ func truth(value string) (bool, error) {
 
 func (s *Server) check(ctx context.Context, _ *http.Request, _ request) ([]sitter.Delivery, error) {
 	return nil, s.sitter.Check(ctx)
+}
+
+func (s *Server) restartHomeAssistant(ctx context.Context, _ *http.Request, _ request) ([]sitter.Delivery, error) {
+	return nil, s.sitter.RestartHomeAssistant(ctx)
 }
 
 func (s *Server) revoke(ctx context.Context, r *http.Request, asked request) ([]sitter.Delivery, error) {

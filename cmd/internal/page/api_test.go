@@ -140,6 +140,7 @@ func TestBrowserWithoutJavaScriptIsRedirected(t *testing.T) {
 		"/api/check":                   "../?done=check",
 		"/api/notify/test":             "../../?done=notify",
 		"/api/certificates/home/renew": "../../../?done=renew",
+		"/api/homeassistant/restart":   "../../?done=restart",
 	} {
 		w := ask(t, s, "POST", path, map[string]string{"Accept": "text/html", "Origin": "http://127.0.0.1:8099"}, "")
 		if w.Code != http.StatusSeeOther || w.Header().Get("Location") != want {
@@ -180,12 +181,21 @@ func TestNotify(t *testing.T) {
 }
 
 func TestRoutes(t *testing.T) {
-	s := newServer(Config{}, newFake(sample()))
+	s := newServer(Config{Downloads: downloads()}, newFake(sample()))
 	for _, c := range []struct {
 		method, path string
 		status       int
 		kind         string
 	}{
+		{"GET", "/files/dashboard.yaml", 200, "application/yaml"},
+		{"HEAD", "/files/dashboard.yaml", 200, "application/yaml"},
+		{"GET", "/files/certsitter.rules", 500, "application/json"},
+		{"GET", "/files/page.html", 404, ""},
+		{"GET", "/files/", 404, ""},
+		{"GET", "/files/..%2fpage.go", 404, ""},
+		{"POST", "/files/dashboard.yaml", 405, ""},
+		{"POST", "/api/homeassistant/restart", 202, "application/json"},
+		{"GET", "/api/homeassistant/restart", 405, ""},
 		{"GET", "/", 200, "text/html; charset=utf-8"},
 		{"HEAD", "/", 200, "text/html; charset=utf-8"},
 		{"GET", "/page.css", 200, "text/css; charset=utf-8"},
@@ -215,6 +225,48 @@ func TestRoutes(t *testing.T) {
 		if csp := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || !strings.Contains(csp, "frame-ancestors 'self'") {
 			t.Errorf("%s %s: %s", c.method, c.path, csp)
 		}
+	}
+}
+
+func TestFiles(t *testing.T) {
+	s := newServer(Config{Downloads: downloads()}, newFake(sample()))
+	if got := ask(t, s, "GET", "/files/dashboard.yaml", nil, "").Body.String(); got != "title: \"Certificates\" # <b>\n" {
+		t.Errorf("the file is %q", got)
+	}
+	if got := unmarshal[trouble](t, ask(t, s, "GET", "/files/certsitter.rules", nil, "").Body.Bytes()); got.Error != "There is no broker yet." {
+		t.Errorf("one that cannot be made: %+v", got)
+	}
+	page := ask(t, s, "GET", "/", nil, "").Body.String()
+	for _, want := range []string{`<a href="files/dashboard.yaml" download="dashboard.yaml">Dashboard for Home Assistant</a>`, `data-copy="files/dashboard.yaml"`, `<a href="files/certsitter.rules"`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page has no %s", want)
+		}
+	}
+	if strings.Contains(page, `data-copy="files/certsitter.rules"`) {
+		t.Error("what is not to be copied has a button for it")
+	}
+	s.Reconfigure(Config{})
+	if w := ask(t, s, "GET", "/files/dashboard.yaml", nil, ""); w.Code != 404 || strings.Contains(ask(t, s, "GET", "/", nil, "").Body.String(), english().Downloads) {
+		t.Errorf("without files: %d", w.Code)
+	}
+}
+
+func TestRestartHomeAssistant(t *testing.T) {
+	loop := newFake(sample())
+	s := newServer(Config{}, loop)
+	loop.restart = func() error {
+		return &sitter.Refused{Code: "no_homeassistant", Sentence: "There is no Home Assistant."}
+	}
+	if w := ask(t, s, "POST", "/api/homeassistant/restart", nil, ""); w.Code != 409 || unmarshal[trouble](t, w.Body.Bytes()).Error != "There is no Home Assistant." {
+		t.Errorf("refused: %d %s", w.Code, w.Body)
+	}
+	asked := 0
+	loop.restart = func() error { asked++; return nil }
+	if w := serve(s, newRequest("POST", "/api/homeassistant/restart", "192.168.1.20:1")); w.Code != 403 || asked != 0 {
+		t.Errorf("from beyond: %d, asked %d times", w.Code, asked)
+	}
+	if w := ask(t, s, "POST", "/api/homeassistant/restart", nil, ""); w.Code != 202 || asked != 1 {
+		t.Errorf("%d, asked %d times", w.Code, asked)
 	}
 }
 

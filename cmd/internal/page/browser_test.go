@@ -134,7 +134,9 @@ func TestBrowser(t *testing.T) {
 		asked <- o
 		return nil
 	}
-	address := start(t, newServer(Config{}, loop))
+	restarts := make(chan bool, 1)
+	loop.restart = func() error { restarts <- true; return nil }
+	address := start(t, newServer(Config{Downloads: downloads()}, loop))
 	if _, err := chromedp.Run(ctx, chromedp.Navigate("about:blank")); err != nil { // the browser lives as long as this context
 		t.Fatal(err)
 	}
@@ -183,6 +185,69 @@ func TestBrowser(t *testing.T) {
 		}
 	})
 
+	t.Run("restart Home Assistant", func(t *testing.T) {
+		for len(loop.joined) > 0 { // of earlier pages
+			<-loop.joined
+		}
+		do(t, ctx, chromedp.Navigate("http://"+address+"/"), chromedp.WaitVisible("#restart-cloud"))
+		<-loop.joined
+		do(t, ctx, chromedp.Click("#restart-cloud"), chromedp.WaitVisible("#said:not(.bad)"))
+		<-restarts
+		if text := value(t, ctx, chromedp.Text("#said")); text != english().RestartSaid {
+			t.Errorf("the page says %q", text)
+		}
+		going := sample()
+		going.Restarting = true
+		loop.become(going)
+		loop.tell(sitter.Event{Time: noon, Name: "cloud", Kind: "restart", Text: "Restarting Home Assistant."})
+		do(t, ctx, chromedp.WaitVisible("#restart-cloud:disabled"), chromedp.WaitVisible("#cert-cloud .run li"), shot("restarting"))
+		if text := value(t, ctx, chromedp.Text("#cert-cloud")); !strings.Contains(text, english().Restarting) || strings.Contains(text, english().Renewing) {
+			t.Errorf("meanwhile the card says %q", text)
+		}
+		done := sample()
+		done.Asks = nil
+		loop.become(done)
+		loop.tell(sitter.Event{Time: noon, Name: "cloud", Kind: "deployed", Text: "Every endpoint serves the new certificate."})
+		do(t, ctx, chromedp.WaitNotPresent("#restart-cloud"))
+		loop.become(sample())
+	})
+
+	t.Run("copy", func(t *testing.T) {
+		const button, text = "#copy-dashboard\\.yaml", "title: \"Certificates\" # <b>\n"
+		prepare := func(script string) {
+			t.Helper()
+			do(t, ctx, chromedp.Navigate("http://"+address+"/"), chromedp.WaitVisible(button))
+			_ = value(t, ctx, chromedp.Evaluate[int]("(() => { "+script+" })(), 0"))
+			do(t, ctx, chromedp.Click(button))
+		}
+		copied := func(want string) {
+			t.Helper()
+			if got := value(t, ctx, chromedp.Poll[string]("window.copied")); got != want {
+				t.Errorf("copied %q", got)
+			}
+			do(t, ctx, chromedp.WaitVisible("#said:not(.bad)"), chromedp.WaitNotPresent("dialog"))
+			if got := value(t, ctx, chromedp.Text("#said")); got != english().Copied {
+				t.Errorf("the page says %q", got)
+			}
+		}
+		const none = "Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true }); "
+		prepare("Object.defineProperty(navigator, 'clipboard', { value: { writeText: async (t) => { window.copied = t; } }, configurable: true });")
+		copied(text)
+		// Over plain http a page has none.
+		prepare(none + "document.addEventListener('copy', () => { const a = document.activeElement; window.copied = a.value.slice(a.selectionStart, a.selectionEnd); });")
+		copied(text)
+		// And where nothing is allowed, it is selected for a person.
+		prepare(none + "document.execCommand = () => false;")
+		do(t, ctx, chromedp.WaitVisible("dialog textarea"), shot("copy"))
+		if got := value(t, ctx, chromedp.Evaluate[string]("(() => { const a = document.activeElement; return a.value.slice(a.selectionStart, a.selectionEnd); })()")); got != text {
+			t.Errorf("selected %q", got)
+		}
+		if got := value(t, ctx, chromedp.Text("dialog p")); got != english().CopyByHand {
+			t.Errorf("it says %q", got)
+		}
+		do(t, ctx, chromedp.Click("dialog button"), chromedp.WaitNotPresent("dialog"))
+	})
+
 	t.Run("without the script", func(t *testing.T) {
 		// form.submit() passes the page's script by, as a browser without
 		// JavaScript does.
@@ -191,6 +256,11 @@ func TestBrowser(t *testing.T) {
 				_, err := chromedp.Evaluate[int]("document.getElementById('"+button+"').form.submit(), 0")(ctx, t)
 				return err
 			})
+		}
+		do(t, ctx, chromedp.Navigate("http://"+address+"/"), chromedp.WaitVisible("#restart-cloud"), press("restart-cloud"), chromedp.WaitVisible("#said:not(.bad)"))
+		<-restarts
+		if at := value(t, ctx, chromedp.Location()); at != "http://"+address+"/?done=restart" {
+			t.Errorf("after the restart's button the browser is at %s", at)
 		}
 		do(t, ctx, press("renew-cloud"), chromedp.WaitVisible("#said:not(.bad)"))
 		<-asked
@@ -209,7 +279,7 @@ func TestBrowser(t *testing.T) {
 
 	t.Run("in Home Assistant's frame", func(t *testing.T) {
 		const path = "/api/hassio_ingress/t0ken"
-		inner := newServer(Config{App: true}, loop).Handler()
+		inner := newServer(Config{App: true, Downloads: downloads()}, loop).Handler()
 		outer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/" { // Home Assistant shows apps in a frame of its own origin
 				w.Header().Set("Content-Type", "text/html")
@@ -233,6 +303,11 @@ func TestBrowser(t *testing.T) {
 		<-asked
 		if got := value(t, ctx, inside("const s = d.getElementById('said'); if (!s.hidden) return s.textContent;")); got != english().RenewSaid {
 			t.Errorf("the page says %q", got)
+		}
+		value(t, ctx, inside("d.getElementById('restart-cloud').click(); return 'pressed';"))
+		<-restarts
+		if got := value(t, ctx, inside("const a = d.querySelector('.files a'); if (a) return a.href;")); got != outer.URL+path+"/files/dashboard.yaml" {
+			t.Errorf("the file is at %s", got)
 		}
 		if got := value(t, ctx, inside("return getComputedStyle(d.querySelector('.card')).display;")); got != "flex" {
 			t.Errorf("without its style sheet: %s", got)
@@ -290,6 +365,10 @@ func TestBrowser(t *testing.T) {
 		fine := sample()
 		fine.Status, fine.Certificates, fine.Targets = "ok", fine.Certificates[:1], nil
 		look("fine", "light", 1200, fine)
+		refused := sample()
+		refused.Problems = []sitter.Problem{{Code: "config", Severity: "warning", Text: "The new configuration was refused.",
+			Details: []string{"options.json: certificates[home].provider: there is no DNS provider cloudflar, perhaps cloudflare is meant", "options.json: mqtt.topic: holds a slash"}}}
+		look("refused", "light", 900, refused)
 		look("empty", "light", 1200, &sitter.Snapshot{Version: "0.3.0", Time: noon, Status: "ok", Language: "en"})
 	})
 }

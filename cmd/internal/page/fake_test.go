@@ -2,6 +2,7 @@ package page
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -20,6 +21,7 @@ type fake struct {
 	check      func() error
 	revoke     func(name, reason string) error
 	testNotify func(target string) ([]sitter.Delivery, error)
+	restart    func() error
 
 	mu      sync.Mutex // guards the rest
 	snap    *sitter.Snapshot
@@ -34,6 +36,7 @@ func newFake(snap *sitter.Snapshot) *fake {
 		joined:     make(chan struct{}, 100),
 		renew:      func(string, sitter.RenewOptions) error { return nil },
 		check:      func() error { return nil },
+		restart:    func() error { return nil },
 		revoke:     func(string, string) error { return nil },
 		testNotify: func(string) ([]sitter.Delivery, error) { return []sitter.Delivery{{Target: "ntfy_1a2b3c"}}, nil },
 	}
@@ -89,6 +92,7 @@ func (f *fake) Renew(_ context.Context, name string, o sitter.RenewOptions) erro
 	return f.renew(name, o)
 }
 func (f *fake) Check(context.Context) error                    { return f.check() }
+func (f *fake) RestartHomeAssistant(context.Context) error     { return f.restart() }
 func (f *fake) Revoke(_ context.Context, name, r string) error { return f.revoke(name, r) }
 func (f *fake) TestNotify(_ context.Context, target string) ([]sitter.Delivery, error) {
 	return f.testNotify(target)
@@ -158,7 +162,18 @@ func sample() *sitter.Snapshot {
 			{ID: "telegram_99aa00", Status: "dead", Since: noon.Add(-3 * time.Hour), LastError: "401 Unauthorized"},
 		},
 		Problems: []sitter.Problem{},
+		Asks:     []sitter.Ask{{ID: "certsitter_cloud_restart", Title: "Home Assistant still uses the old certificate", Text: "Restart Home Assistant when it suits you."}},
 		MQTT:     sitter.MQTT{Configured: true, Connected: true, Broker: "tcp://core-mosquitto:1883"},
+	}
+}
+
+// downloads are two files; the second can not be made.
+func downloads() []Download {
+	return []Download{
+		{Name: "dashboard.yaml", Title: "Dashboard for Home Assistant", ContentType: "application/yaml", Copy: true,
+			Make: func(context.Context) ([]byte, error) { return []byte("title: \"Certificates\" # <b>\n"), nil }},
+		{Name: "certsitter.rules", Title: "openHAB rules",
+			Make: func(context.Context) ([]byte, error) { return nil, errors.New("There is no broker yet.") }},
 	}
 }
 

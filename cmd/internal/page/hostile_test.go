@@ -25,7 +25,8 @@ func hostile() *sitter.Snapshot {
 	s.Certificates[0].Name = strings.ReplaceAll(attack, "\x00", "") // names are the configuration's, but nothing here relies on it
 	s.Certificates[0].NotAfter = noon.Add(-time.Hour)
 	s.Targets = []sitter.Target{{ID: attack, Status: "dead", LastError: attack}}
-	s.Problems = []sitter.Problem{{Code: attack, Severity: "critical", Text: attack, Advice: attack}}
+	s.Problems = []sitter.Problem{{Code: attack, Severity: "critical", Text: attack, Advice: attack}, {Code: "config", Severity: "warning", Details: []string{attack, attack}}}
+	s.Asks = []sitter.Ask{{ID: sitter.AskRestart(s.Certificates[0].Name), Title: attack, Text: attack}}
 	s.MQTT = sitter.MQTT{Configured: true, Broker: attack, Error: attack}
 	s.Version, s.Status = attack, attack
 	return s

@@ -35,6 +35,8 @@ type Sitter interface {
 	Check(ctx context.Context) error
 	Revoke(ctx context.Context, name, reason string) error
 	TestNotify(ctx context.Context, target string) ([]sitter.Delivery, error)
+	// RestartHomeAssistant returns when the restart has begun.
+	RestartHomeAssistant(ctx context.Context) error
 }
 
 // Config is what the page needs of the settings.
@@ -57,8 +59,7 @@ type Download struct {
 	Title       string // for people, in the configured language
 	ContentType string // "" = text/plain; charset=utf-8
 	Copy        bool   // offer to copy the text, too
-	// Make makes the text anew for each request, of at most 1 MiB. Its error is a
-	// sentence for people.
+	// Make makes the text anew for each request. Its error is a sentence for people.
 	Make func(context.Context) ([]byte, error)
 }
 

@@ -13,6 +13,7 @@
       const at = new Date(t.dateTime);
       if (!isNaN(at)) t.textContent = style.format(at);
     }
+    for (const button of root.querySelectorAll("[data-copy]")) button.hidden = false; // it needs this script
   }
 
   function say(text, bad) {
@@ -80,7 +81,7 @@
     const stream = live.stream = new EventSource("api/events");
     const on = (kind, act) => stream.addEventListener(kind, (e) => act(JSON.parse(e.data)));
     on("snapshot", () => { live.open = true; soon(); });
-    for (const kind of ["started", "progress", "renewed", "renewal_failed", "deployed", "deploy_failed", "refused"]) {
+    for (const kind of ["started", "progress", "renewed", "renewal_failed", "deployed", "deploy_failed", "restart", "waiting", "refused"]) {
       on(kind, (event) => { note(event, kind); soon(); });
     }
     for (const kind of ["state", "checked", "message", "warning", "critical", "expired", "resolved"]) on(kind, soon);
@@ -107,6 +108,50 @@
     }
     button.disabled = false;
     soon();
+  });
+
+  // A page over plain http, as in Home Assistant's frame, has no clipboard of its
+  // own; the old way is left, and one's own keys.
+  async function copy(button) {
+    let text;
+    try {
+      const answer = await fetch(button.dataset.copy, { headers: { Accept: "application/json" } });
+      text = await answer.text();
+      if (!answer.ok) {
+        let said = answer.statusText;
+        try { said = JSON.parse(text).error || said; } catch { /* no JSON */ }
+        return say(said, true);
+      }
+    } catch (err) {
+      return say(String(err.message || err), true);
+    }
+    try {
+      await navigator.clipboard.writeText(text);
+      return say(button.dataset.copied, false);
+    } catch { /* there is none, or not for us */ }
+    const dialog = document.createElement("dialog");
+    const hint = document.createElement("p"), area = document.createElement("textarea"), close = document.createElement("button");
+    hint.textContent = button.dataset.byHand;
+    close.textContent = button.dataset.close;
+    area.value = text;
+    area.readOnly = true;
+    dialog.append(hint, area, close);
+    close.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog); // not in main, which is made anew
+    dialog.showModal();
+    area.focus();
+    area.select();
+    let done = false;
+    try { done = document.execCommand("copy"); } catch { /* not allowed */ }
+    if (!done) return;
+    dialog.close();
+    say(button.dataset.copied, false);
+  }
+
+  document.addEventListener("click", (e) => {
+    const button = e.target.closest("button[data-copy]");
+    if (button) copy(button);
   });
 
   // Some web views cut streams: look now and then without being told.

@@ -29,6 +29,7 @@ type view struct {
 	Certificates []card
 	Targets      []target
 	MQTT         broker
+	Downloads    []Download
 	Version      string
 }
 
@@ -43,6 +44,7 @@ type problem struct {
 	Tone, Word   string
 	Name, Anchor string // the certificate; Anchor "" = the service itself
 	Text, Advice string
+	Details      []string // one a line
 }
 
 type card struct {
@@ -60,6 +62,8 @@ type card struct {
 	Renewed, Next       moment
 	Failures            string // a sentence; "" = none
 	Deployment          string
+	Asks                bool // for a restart of Home Assistant
+	Restarting          bool // it is under way
 	Renewing            bool
 	Step                string
 	Notices             []problem
@@ -110,7 +114,10 @@ func look(snap *sitter.Snapshot, w words, r reader) view {
 		Version: snap.Version,
 	}
 	for _, c := range soonestFirst(snap.Certificates) {
-		v.Certificates = append(v.Certificates, cardOf(c, w, r))
+		card := cardOf(c, w, r)
+		card.Asks = slices.ContainsFunc(snap.Asks, func(a sitter.Ask) bool { return a.ID == sitter.AskRestart(c.Name) })
+		card.Restarting = card.Asks && snap.Restarting
+		v.Certificates = append(v.Certificates, card)
 		if v.NextName == "" && !c.NextRenewal.IsZero() && c.NextRenewal.Equal(snap.NextRenewal) {
 			v.NextName = c.Label
 		}
@@ -148,6 +155,8 @@ func verdict(snap *sitter.Snapshot, w words, trouble bool) string {
 		return fmt.Sprintf(w.NeedSomeOne, all)
 	case wrong > 1:
 		return fmt.Sprintf(w.NeedSome, wrong, all)
+	case all == 0 && slices.ContainsFunc(snap.Problems, isRefusal):
+		return w.RefusedNone
 	case all == 0:
 		return w.None
 	case unknown > 0:
@@ -169,7 +178,11 @@ func needsAttention(c sitter.Certificate) bool {
 func problemsOf(snap *sitter.Snapshot, w words) []problem {
 	var found []problem
 	for _, p := range snap.Problems {
-		found = append(found, problemOf(p, w, w.Itself, ""))
+		shown := problemOf(p, w, w.Itself, "")
+		if isRefusal(p) { // in the reader's language, with every mistake in a line of its own
+			shown.Text, shown.Advice, shown.Details = w.RefusedConf, w.RefusedAdvice, p.Details
+		}
+		found = append(found, shown)
 	}
 	for _, t := range snap.Targets {
 		text := map[string]string{"dead": w.MessagesDead, "retrying": w.MessagesRetrying}[t.Status]
@@ -187,6 +200,9 @@ func problemsOf(snap *sitter.Snapshot, w words) []problem {
 	slices.SortStableFunc(found, func(a, b problem) int { return rank(b.Tone) - rank(a.Tone) })
 	return found
 }
+
+// isRefusal: the configuration was refused, and its mistakes are known.
+func isRefusal(p sitter.Problem) bool { return p.Code == "config" && len(p.Details) > 0 }
 
 // urgent tells what is shown on top from what is shown at its certificate.
 func urgent(p sitter.Problem, c sitter.Certificate) bool {

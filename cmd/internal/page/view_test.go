@@ -21,7 +21,9 @@ func TestGoldenPage(t *testing.T) {
 		snap := sample()
 		snap.Language = language
 		snap.Certificates[0].Renewing, snap.Certificates[0].Step = true, "Waiting for the CA's answer."
-		got := ask(t, newServer(Config{}, newFake(snap)), "GET", "/", nil, "").Body.Bytes()
+		snap.Problems = []sitter.Problem{{Code: "config", Severity: "warning", Text: "The new configuration was refused.", Advice: "Correct it.",
+			Details: []string{"options.json:3: certificates[home].provider: there is no provider cloudflar", "options.json:9: mqtt.topic: it has a slash"}}}
+		got := ask(t, newServer(Config{Downloads: downloads()}, newFake(snap)), "GET", "/", nil, "").Body.Bytes()
 		golden := filepath.Join("testdata", "page."+language+".html")
 		if *update {
 			if err := os.WriteFile(golden, got, 0o644); err != nil {
@@ -123,12 +125,41 @@ func TestButtonsOnlyForThoseWhoMay(t *testing.T) {
 	}
 }
 
+func TestButtonToRestartWhereItIsAsked(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		from       string
+		asks       bool
+		restarting bool
+		want       string // of the button; "" = none
+	}{
+		{"asked", "127.0.0.1:1", true, false, `<button id="restart-cloud">Restart Home Assistant</button>`},
+		{"under way", "127.0.0.1:1", true, true, `<button id="restart-cloud" disabled>Restart Home Assistant</button>`},
+		{"not asked", "127.0.0.1:1", false, true, ""},
+		{"asked, and not for the reader to do", "192.168.1.20:1", true, false, ""},
+	} {
+		snap := sample()
+		snap.Restarting = c.restarting
+		if !c.asks {
+			snap.Asks = nil
+		}
+		page := serve(newServer(Config{}, newFake(snap)), newRequest("GET", "/", c.from)).Body.String()
+		if n := strings.Count(page, `"restart-`); (n == 1) != (c.want != "") || !strings.Contains(page, c.want) {
+			t.Errorf("%s: %d buttons, no %s", c.name, n, c.want)
+		}
+		if strings.Contains(page, english().Restarting) != (c.asks && c.restarting) {
+			t.Errorf("%s: whether it restarts is told wrongly", c.name)
+		}
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	ok := sitter.Certificate{Status: "ok", Label: "a"}
 	bad := sitter.Certificate{Status: "critical", Problem: true}
 	unknown := sitter.Certificate{Status: "unknown"}
 	notice := sitter.Certificate{Status: "notice"}
 	config := []sitter.Problem{{Severity: "warning", Text: "refused"}}
+	refusal := []sitter.Problem{{Code: "config", Severity: "warning", Text: "refused", Details: []string{"a mistake"}}}
 	w := english()
 	for _, c := range []struct {
 		status   string
@@ -139,6 +170,8 @@ func TestVerdict(t *testing.T) {
 	}{
 		{"ok", nil, nil, w.None, "notice"},
 		{"ok", nil, config, w.None, "warning"},
+		{"ok", nil, refusal, w.RefusedNone, "warning"},
+		{"ok", []sitter.Certificate{ok}, refusal, w.ServiceNeeds, "warning"},
 		{"ok", []sitter.Certificate{ok}, nil, w.AllFineOne, "ok"},
 		{"notice", []sitter.Certificate{ok, notice}, nil, "All 2 certificates are fine.", "notice"},
 		{"ok", []sitter.Certificate{ok}, config, w.ServiceNeeds, "warning"},

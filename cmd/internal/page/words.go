@@ -19,6 +19,8 @@ type words struct {
 	MessagesDead               string // target, error
 	MessagesRetrying           string
 	MessagesAdvice             string
+	RefusedConf, RefusedNone   string // a refused configuration; where none is in force
+	RefusedAdvice              string
 
 	// a certificate
 	Certificates                                         string
@@ -34,12 +36,14 @@ type words struct {
 	Source                                               map[string]string
 	Failures                                             string // number
 	LifeLeft                                             string // percent
+	RestartHome, RestartSaid, Restarting                 string
 
 	// below
 	Messages, NoTargets, SendTest, TestMessageSaid, Since string
 	Target                                                map[string]string
 	Broker, BrokerOff, BrokerOn, BrokerLost               string
 	Mute                                                  string // why there are no buttons
+	Downloads, Copy, Copied, CopyByHand, Close            string
 
 	// answers
 	Done                                            map[string]string
@@ -80,6 +84,9 @@ func english() words {
 		MessagesDead:     "Messages to %s no longer arrive: %s",
 		MessagesRetrying: "Messages to %s are delayed: %s",
 		MessagesAdvice:   "Check this address under “notify” in the configuration, then send a test message.",
+		RefusedConf:      "The configuration was refused and is not used. What was in force before stays in force.",
+		RefusedNone:      "The configuration was refused. No certificate is looked after.",
+		RefusedAdvice:    "Correct this in the configuration and save it, then restart Certsitter.",
 
 		Certificates: "Certificates",
 		Status:       map[string]string{"ok": "fine", "notice": "notice", "warning": "warning", "critical": "critical", "expired": "expired", "unknown": "unknown"},
@@ -95,12 +102,15 @@ func english() words {
 		Failures: "Failed attempts in a row: %d",
 		LifeLeft: "%d percent of its lifetime left",
 
+		RestartHome: "Restart Home Assistant", RestartSaid: "Home Assistant is being restarted. That takes a minute or more, and this page may be gone meanwhile.", Restarting: "Home Assistant is being restarted …",
+
 		Messages: "Messages", NoTargets: "Nobody is told about problems: no notification is configured.", SendTest: "Send a test message", TestMessageSaid: "The test message has been delivered.", Since: "since",
 		Target: map[string]string{"ok": "delivered", "retrying": "delayed", "dead": "not delivered"},
 		Broker: "MQTT", BrokerOff: "not configured", BrokerOn: "connected", BrokerLost: "not connected",
-		Mute: "The buttons work from the machine that Certsitter runs on. For buttons from here, set page_password in the configuration.",
+		Mute:      "The buttons work from the machine that Certsitter runs on. For buttons from here, set page_password in the configuration.",
+		Downloads: "For your dashboards and openHAB", Copy: "Copy", Copied: "Copied.", CopyByHand: "Copy the selected text: Ctrl+C, or Cmd+C on a Mac.", Close: "Close",
 
-		Done: map[string]string{"renew": "The renewal has been asked for.", "check": "Everything has been looked at.", "notify": "The test message has been delivered."},
+		Done: map[string]string{"renew": "The renewal has been asked for.", "check": "Everything has been looked at.", "notify": "The test message has been delivered.", "restart": "Home Assistant is being restarted."},
 		Back: "Back to the page", Refused: "This was not done.", NotNow: "Not now.", Until: "Possible again from",
 		DeniedAddress:    "As a Home Assistant app, Certsitter answers through Home Assistant only. Open it from the sidebar.",
 		DeniedHost:       "Certsitter does not know itself by this name. Use its IP address, localhost, or a name that ends in .local, .lan or .home.arpa.",
@@ -138,6 +148,9 @@ func german() words {
 		MessagesDead:     "Nachrichten an %s kommen nicht mehr an: %s",
 		MessagesRetrying: "Nachrichten an %s verspäten sich: %s",
 		MessagesAdvice:   "Prüfe diese Adresse unter „notify“ in der Konfiguration und sende dann eine Testnachricht.",
+		RefusedConf:      "Die Konfiguration wurde abgelehnt und wird nicht benutzt. Was vorher galt, gilt weiter.",
+		RefusedNone:      "Die Konfiguration wurde abgelehnt. Um kein Zertifikat kümmert sich jemand.",
+		RefusedAdvice:    "Berichtige das in der Konfiguration und speichere sie, dann starte Certsitter neu.",
 
 		Certificates: "Zertifikate",
 		Status:       map[string]string{"ok": "in Ordnung", "notice": "Hinweis", "warning": "Warnung", "critical": "kritisch", "expired": "abgelaufen", "unknown": "unbekannt"},
@@ -153,12 +166,15 @@ func german() words {
 		Failures: "Fehlversuche in Folge: %d",
 		LifeLeft: "%d Prozent der Laufzeit übrig",
 
+		RestartHome: "Home Assistant neu starten", RestartSaid: "Home Assistant wird neu gestartet. Das dauert eine Minute oder länger, und diese Seite ist solange vielleicht weg.", Restarting: "Home Assistant wird neu gestartet …",
+
 		Messages: "Nachrichten", NoTargets: "Niemand erfährt von Problemen: Es ist keine Benachrichtigung eingerichtet.", SendTest: "Testnachricht senden", TestMessageSaid: "Die Testnachricht ist angekommen.", Since: "seit",
 		Target: map[string]string{"ok": "zugestellt", "retrying": "verspätet", "dead": "nicht zugestellt"},
 		Broker: "MQTT", BrokerOff: "nicht eingerichtet", BrokerOn: "verbunden", BrokerLost: "nicht verbunden",
-		Mute: "Die Knöpfe gehen auf dem Rechner, auf dem Certsitter läuft. Für Knöpfe von hier aus setze page_password in der Konfiguration.",
+		Mute:      "Die Knöpfe gehen auf dem Rechner, auf dem Certsitter läuft. Für Knöpfe von hier aus setze page_password in der Konfiguration.",
+		Downloads: "Für Dashboards und openHAB", Copy: "Kopieren", Copied: "Kopiert.", CopyByHand: "Kopiere den markierten Text: Strg+C, auf dem Mac Cmd+C.", Close: "Schließen",
 
-		Done: map[string]string{"renew": "Die Erneuerung ist angefordert.", "check": "Alles ist angesehen.", "notify": "Die Testnachricht ist angekommen."},
+		Done: map[string]string{"renew": "Die Erneuerung ist angefordert.", "check": "Alles ist angesehen.", "notify": "Die Testnachricht ist angekommen.", "restart": "Home Assistant wird neu gestartet."},
 		Back: "Zurück zur Seite", Refused: "Das wurde nicht ausgeführt.", NotNow: "Jetzt nicht.", Until: "Wieder möglich ab",
 		DeniedAddress:    "Als Home-Assistant-App antwortet Certsitter nur über Home Assistant. Öffne es in der Seitenleiste.",
 		DeniedHost:       "Unter diesem Namen kennt Certsitter sich nicht. Nimm seine IP-Adresse, localhost oder einen Namen, der auf .local, .lan oder .home.arpa endet.",

@@ -327,10 +327,10 @@ func (s *Sitter) notRestarted(now time.Time, asked []string, err error) {
 // tellOf emits a step of something that is done for these certificates.
 func (s *Sitter) tellOf(names []string, text string) {
 	for _, name := range names {
-		s.emit(Event{Name: name, Kind: "progress", Text: text})
+		s.emit(Event{Name: name, Kind: "restart", Text: text})
 	}
 	if len(names) == 0 {
-		s.emit(Event{Kind: "progress", Text: text})
+		s.emit(Event{Kind: "restart", Text: text})
 	}
 }
 

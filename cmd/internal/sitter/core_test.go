@@ -298,7 +298,7 @@ func TestRestartByHand(t *testing.T) {
 		if home := r.home(); !strings.Contains(home.LastResult, "Invalid config") || !slices.Contains(codes(r.Snapshot().Problems), codeRestart) || r.Snapshot().Restarting {
 			t.Errorf("%q %+v", home.LastResult, r.Snapshot().Problems)
 		}
-		if all := heard(); !said(all, "progress", "Restarting") || !said(all, "deploy_failed", "Invalid config") {
+		if all := heard(); !said(all, "restart", "Restarting") || !said(all, "deploy_failed", "Invalid config") {
 			t.Errorf("%+v", all)
 		}
 		refused, ok = errors.AsType[*Refused](r.RestartHomeAssistant(t.Context()))
@@ -315,7 +315,7 @@ func TestRestartByHand(t *testing.T) {
 		if home := r.home(); home.Status != "ok" || home.NotDeployed || len(r.Snapshot().Asks)+len(r.Snapshot().Problems) != 0 || home.Deployment != "" {
 			t.Errorf("%s %q: %+v %+v", home.Status, home.Deployment, home.Problems, r.Snapshot())
 		}
-		if all := heard(); !said(all, "progress", "has restarted") || !said(all, "deployed", "Every endpoint serves") {
+		if all := heard(); !said(all, "restart", "has restarted") || !said(all, "deployed", "Every endpoint serves") {
 			t.Errorf("%+v", all)
 		}
 		if strings.Contains(w.pages(), "told") {

@@ -114,6 +114,7 @@ type Event struct {
 	// Kind is "progress" (a step of a renewal), "started", one of the contract's
 	// event types (renewed, renewal_failed, deployed, deploy_failed, warning,
 	// critical, expired, resolved), "waiting" (a deployment waits for its window),
+	// "restart" (a step of a restart of Home Assistant by hand),
 	// "refused", "checked", "message" or "state"
 	// (something of the snapshot changed).
 	Kind string `json:"kind"`
