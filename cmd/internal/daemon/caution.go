@@ -40,8 +40,5 @@ func cautions(conf *settings.Settings) []sitter.Problem {
 				Text: fmt.Sprintf("%s of %s is not known to be read by the DNS provider %s.", variable, c.Name, p.Name), Advice: advice})
 		}
 	}
-	if conf.MQTT.Homie {
-		all = append(all, sitter.Problem{Code: "homie", Severity: "notice", Text: "mqtt.homie is not there yet: the Homie tree is not published.", Advice: "openHAB reads the Home Assistant topics as well."})
-	}
 	return all
 }

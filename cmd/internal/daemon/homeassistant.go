@@ -155,7 +155,7 @@ func askedBroker(conf *settings.Settings) mqtt.Config {
 	m := conf.MQTT
 	return mqtt.Config{
 		Broker: m.Broker, Username: m.Username, Password: m.Password, CA: m.CA, ClientCert: m.ClientCertPEM, ClientKey: m.ClientKeyPEM,
-		Topic: m.Topic, DiscoveryPrefix: m.DiscoveryPrefix,
+		Topic: m.Topic, DiscoveryPrefix: m.DiscoveryPrefix, Homie: m.Homie,
 	}
 }
 

@@ -259,9 +259,9 @@ func (s *Sitter) publish(snap *Snapshot) {
 		s.log.Error().Err(err).Msg("some messages are not fit for MQTT")
 		s.service(Problem{Code: "mqtt_messages", Severity: "warning", Text: "Something cannot be published: " + err.Error(), Advice: "Please report this."})
 	}
-	// The last will's topic is the publisher's, but it must be emptied as well
-	// when the base topic changes.
-	topics := append(make([]string, 0, len(messages)+1), s.settings.MQTT.Topic+"/status")
+	// The last wills' topics are the publisher's, but they must be emptied as
+	// well when the base topic changes.
+	topics := s.mqttConfig().OwnTopics()
 	for _, m := range messages {
 		topics = append(topics, m.Topic)
 	}
@@ -303,7 +303,7 @@ func (s *Sitter) emptying(topics []string) []string {
 
 func (s *Sitter) mqttConfig() mqtt.Config {
 	m := s.settings.MQTT
-	return mqtt.Config{Topic: m.Topic, DiscoveryPrefix: m.DiscoveryPrefix, Installation: s.memory.Installation, Version: s.world.Version}
+	return mqtt.Config{Topic: m.Topic, DiscoveryPrefix: m.DiscoveryPrefix, Homie: m.Homie, Installation: s.memory.Installation, Version: s.world.Version}
 }
 
 // forBroker is the part of a snapshot that MQTT shows.
