@@ -176,8 +176,8 @@ func write(t testing.TB, path, text string) {
 func (c *Core) forget(t testing.TB) {
 	if t.Failed() {
 		if log, err := os.ReadFile(filepath.Join(c.Folder, "output.log")); err == nil {
-			const last = 20000
-			t.Logf("log of Home Assistant:\n%s", log[max(0, len(log)-last):])
+			// Without the details of what is always wrong, they are long.
+			t.Logf("log of Home Assistant:\n%s", bytes.Join(logLine.FindAll(log, -1), []byte("\n")))
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), startLimit)
@@ -186,6 +186,8 @@ func (c *Core) forget(t testing.TB) {
 		t.Errorf("end Home Assistant: %v", err)
 	}
 }
+
+var logLine = regexp.MustCompile(`(?m)^\d{4}-\d\d-\d\d .*$`)
 
 // Stop ends the process and keeps its folder.
 func (c *Core) Stop(t testing.TB) {
