@@ -113,6 +113,12 @@
   // A page over plain http, as in Home Assistant's frame, has no clipboard of its
   // own; the old way is left, and one's own keys.
   async function copy(button) {
+    const copied = () => {
+      const was = button.textContent; // the button is where the reader looks
+      button.textContent = button.dataset.copied;
+      setTimeout(() => { button.textContent = was; }, 3000);
+      say(button.dataset.copied, false);
+    };
     let text;
     try {
       const answer = await fetch(button.dataset.copy, { headers: { Accept: "application/json" } });
@@ -127,7 +133,7 @@
     }
     try {
       await navigator.clipboard.writeText(text);
-      return say(button.dataset.copied, false);
+      return copied();
     } catch { /* there is none, or not for us */ }
     const dialog = document.createElement("dialog");
     const hint = document.createElement("p"), area = document.createElement("textarea"), close = document.createElement("button");
@@ -146,7 +152,7 @@
     try { done = document.execCommand("copy"); } catch { /* not allowed */ }
     if (!done) return;
     dialog.close();
-    say(button.dataset.copied, false);
+    copied();
   }
 
   document.addEventListener("click", (e) => {

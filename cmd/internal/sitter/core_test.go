@@ -30,6 +30,7 @@ type home struct {
 	serving  []byte        // PEM; nil = no TLS there
 	broken   error         // of a restart
 	deaf     bool          // a restart changes nothing
+	hangs    bool          // a restart ends only with its context
 	slow     time.Duration // how long a restart takes
 	restarts []time.Time
 	others   []string // other actions
@@ -75,8 +76,12 @@ func (h *home) edit(x *World) {
 			return nil
 		}
 		h.change(func(h *home) { h.restarts = append(h.restarts, time.Now()) })
+		slow := h.slow
+		if h.hangs {
+			slow = day
+		}
 		select {
-		case <-time.After(h.slow):
+		case <-time.After(slow):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

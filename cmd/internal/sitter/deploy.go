@@ -93,8 +93,8 @@ func (s *Sitter) act(ctx context.Context, now time.Time, j *job, d deployment) {
 		s.at(now)
 		return
 	}
-	if j.looking > 0 || j.awaitsCore {
-		return // whether an action is needed at all is being looked at
+	if !j.looked || j.looking > 0 || j.awaitsCore {
+		return // whether an action is needed at all, and how much, is being looked at
 	}
 	// Where a certificate is served is for the configuration to say: what was found
 	// by itself tells of Core alone.

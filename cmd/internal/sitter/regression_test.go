@@ -583,9 +583,13 @@ func TestRestartWindowIsNotWaitedForInNeed(t *testing.T) {
 		past    bool
 		waits   bool
 	}{
-		{"in no need", nil, false, true},
-		{"little life left", []span{{2 * day, 5*day + 7*time.Hour}}, false, false},
-		{"the CA's window is past", nil, true, false},
+		{"restart nginx: in no need", nil, false, true},
+		{"restart nginx: little life left", []span{{2 * day, 5*day + 7*time.Hour}}, false, false},
+		{"restart nginx: the CA's window is past", nil, true, false},
+		{"restart homeassistant: in no need", nil, false, true},
+		{"restart homeassistant: little life left", []span{{2 * day, 5*day + 7*time.Hour}}, false, false},
+		{"restart app core_nginx_proxy: in no need", nil, false, true},
+		{"restart app core_nginx_proxy: the CA's window is past", nil, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, dir string) {
@@ -594,7 +598,12 @@ func TestRestartWindowIsNotWaitedForInNeed(t *testing.T) {
 				var mu sync.Mutex
 				var acted []time.Time
 				ca := &overdue{earth: w}
-				r := w.begin(t, dir, conf(t, dir, "", restarts("03:00-03:01")), func(x *World) {
+				action, _, _ := strings.Cut(c.name, ":")
+				r := w.begin(t, dir, conf(t, dir, "", func(s *settings.Settings) {
+					restarts("03:00-03:01")(s)
+					s.Certificates[0].After = nil
+					actions(action)(s)
+				}), func(x *World) {
 					x.CA = ca
 					x.Act = func(ctx context.Context, a settings.Action, f Acted) error {
 						mu.Lock()
