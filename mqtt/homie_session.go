@@ -37,8 +37,10 @@ func (p *Publisher) runHomie(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		p.homieTrouble("The Homie tree is not published: " + explain(p.broker, err))
 		wait = p.pace.next(wait, connected, time.Since(began))
+		if !connected || wait > p.pace.retryFirst { // one loss is nothing yet: perhaps the broker restarts
+			p.homieTrouble("The Homie tree is not published: " + explain(p.broker, err))
+		}
 		pause(ctx, wait/2+rand.N(wait/2+1))
 	}
 }
