@@ -40,7 +40,7 @@ func (s shell) form(c *cli, supervisor *addon.Supervisor) *daemon.Form {
 func (c *cli) loadApp(s shell) *settings.Settings {
 	conf, refused := s.form(c, nil).InForce()
 	if refused != nil {
-		fmt.Fprintf(s.err, "certsitter: the options are refused, so those that were accepted before hold:\n%s\n", refused)
+		fmt.Fprintf(s.err, "certsitter: the options are refused; those that were accepted last are used, if there are any:\n%s\n", refused)
 	}
 	return conf
 }

@@ -33,6 +33,7 @@ import (
 
 	"github.com/certsitter/certsitter/internal/broker"
 	"github.com/certsitter/certsitter/internal/pebble"
+	"github.com/certsitter/certsitter/internal/supervisor"
 )
 
 // One script for each promise to users. Programs of third parties are real: a
@@ -60,6 +61,7 @@ func TestScripts(t *testing.T) {
 			"inbox": startInbox, "received": received,
 			"certificate": certificate, "serve": serve, "same": same, "lock": lock,
 			"secretless": secretless,
+			"supervisor": startSupervisor, "options": options, "ports": ports, "shown": shown,
 		},
 	})
 }
@@ -69,6 +71,9 @@ type stand struct {
 	ca     *pebble.CA
 	broker *broker.Broker
 	inbox  inbox
+	// As an app:
+	supervisor *supervisor.Supervisor
+	core       *supervisor.Core
 }
 
 type standKey struct{}
@@ -219,6 +224,59 @@ func topics(ts *testscript.TestScript, neg bool, args []string) {
 // publish TOPIC PAYLOAD: somebody else's retained message.
 func publish(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(standOf(ts).broker.Publish(args[0], []byte(args[1]), true))
+}
+
+// supervisor: we are a Home Assistant app, whose container's root is $WORK.
+func startSupervisor(ts *testscript.TestScript, _ bool, _ []string) {
+	stand := standOf(ts)
+	stand.core = &supervisor.Core{}
+	setup := supervisor.Setup{Slug: "a0d7b954_certsitter", Core: stand.core, Ports: map[string]int{"80/tcp": 0, "443/tcp": 0}}
+	if stand.broker != nil {
+		host, digits, err := net.SplitHostPort(stand.broker.Address())
+		ts.Check(err)
+		port, err := strconv.Atoi(digits)
+		ts.Check(err)
+		setup.Broker = &supervisor.Broker{Host: host, Port: port}
+	}
+	s, err := supervisor.Start("127.0.0.1:0", setup)
+	ts.Check(err)
+	ts.Defer(s.Close)
+	stand.supervisor = s
+	for key, value := range map[string]string{
+		"SUPERVISOR_TOKEN": supervisor.Token, "SUPERVISOR_API": s.URL(), "CERTSITTER_IMAGE": "1", "CERTSITTER_ROOT": ts.Getenv("WORK"),
+	} {
+		ts.Setenv(key, value)
+	}
+}
+
+// options FILE: the app's options, with variables, which are in force at its next
+// start.
+func options(ts *testscript.TestScript, _ bool, args []string) {
+	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
+	ts.Check(os.MkdirAll(ts.MkAbs("data"), 0o700))
+	ts.Check(os.WriteFile(ts.MkAbs("data/options.json"), []byte(text), 0o600))
+	standOf(ts).supervisor.Set(func(s *supervisor.Setup) { s.Options = json.RawMessage(text) })
+}
+
+// ports [PORT…]: these ports of the app are on, no others.
+func ports(ts *testscript.TestScript, _ bool, args []string) {
+	on := map[string]int{"80/tcp": 0, "443/tcp": 0}
+	for i, port := range args {
+		on[port] = 50000 + i
+	}
+	standOf(ts).supervisor.Set(func(s *supervisor.Setup) { s.Ports = on })
+}
+
+// shown ID PATTERN: Home Assistant shows such a notification, sooner or later; !
+// shown ID: none any more.
+func shown(ts *testscript.TestScript, neg bool, args []string) {
+	eventually(ts, fmt.Sprintf("shown %v: %v", args, !neg), func() bool {
+		n, there := standOf(ts).core.Notifications()[args[0]]
+		if neg || !there {
+			return neg && !there
+		}
+		return regexp.MustCompile(args[1]).MatchString(n.Title + "\n" + n.Message)
+	})
 }
 
 // An inbox takes messages over HTTP.

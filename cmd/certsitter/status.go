@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
@@ -43,6 +44,11 @@ func (k *statusCommand) Run(ctx context.Context, s shell, c *cli) error {
 	}
 	for _, p := range snap.Problems {
 		fmt.Fprintf(s.out, "%s: %s %s\n", p.Severity, p.Text, p.Advice)
+		if len(p.Details) > 1 { // a single one is in the text
+			for _, detail := range p.Details {
+				fmt.Fprintf(s.out, "  %s\n", detail)
+			}
+		}
 	}
 	verdict := error(nil)
 	if len(rows) > 0 {
@@ -84,6 +90,6 @@ func (s shell) more(snap *sitter.Snapshot) {
 		if !m.Connected {
 			state = "not connected: " + m.Error
 		}
-		fmt.Fprintf(s.out, "broker %s: %s\n", m.Broker, state)
+		fmt.Fprintf(s.out, "%s: %s\n", strings.TrimSpace("broker "+m.Broker), state) // the Supervisor's has no address here
 	}
 }

@@ -37,9 +37,17 @@ func (d *Daemon) refuse(ctx context.Context, err error) error {
 	}
 	shown := make([]string, 0, len(lines))
 	for _, line := range bounded(lines) {
-		shown = append(shown, d.o.Redactor.String(line))
+		shown = append(shown, ended(d.o.Redactor.String(line)))
 	}
 	return d.Sitter.Refuse(ctx, shown...)
+}
+
+// ended is a text as a sentence.
+func ended(text string) string {
+	if strings.TrimRight(text, ".?!…") != text {
+		return text
+	}
+	return text + "."
 }
 
 // mistakeLines is each mistake of a refused configuration as one line, without
