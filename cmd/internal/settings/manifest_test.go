@@ -585,6 +585,59 @@ func TestActionsOfTheForm(t *testing.T) {
 	}
 }
 
+// Whatever the pages show of certificates and of what is watched is the app's
+// options, unless its first line names a file.
+func TestEveryShownOptionIsAccepted(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob(filepath.Join(appFolder, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, filepath.Join(appFolder, "README.md"), filepath.Join(appFolder, "DOCS.md")) {
+		text, err := os.ReadFile(page)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range optionBlocks(string(text)) {
+			t.Run(filepath.Base(page), func(t *testing.T) {
+				options, _, err := entered(t, []byte(block))
+				if err != nil {
+					t.Fatalf("%v:\n%s", err, block)
+				}
+				typed, err := json.Marshal(plain(t, []byte(block)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if lost := DroppedKeys(typed, options); lost != nil {
+					t.Errorf("the form does not know %v:\n%s", lost, block)
+				}
+			})
+		}
+	}
+	if got := optionBlocks("```yaml\nwatch: []\n```\n```yaml\n# x.yaml\nwatch: []\n```\n```yaml\nautomation: []\n```\n"); len(got) != 1 {
+		t.Errorf("found %q", got)
+	}
+}
+
+var (
+	yamlBlock  = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```")
+	optionsKey = regexp.MustCompile(`(?m)^(certificates|watch):`)
+	namesAFile = regexp.MustCompile(`^#.*\.ya?ml`)
+)
+
+func optionBlocks(page string) []string {
+	var out []string
+	for _, m := range yamlBlock.FindAllStringSubmatch(page, -1) {
+		if optionsKey.MatchString(m[1]) && !namesAFile.MatchString(m[1]) {
+			out = append(out, m[1])
+		}
+	}
+	return out
+}
+
 // Keys that the Supervisor decides on are not in the form: it drops them, and
 // the app would refuse them.
 func TestNotOffered(t *testing.T) {
