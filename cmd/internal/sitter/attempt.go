@@ -1,12 +1,16 @@
 package sitter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/certsitter/certsitter/cmd/internal/worker"
+	"github.com/certsitter/certsitter/internal/providers"
 	"github.com/certsitter/certsitter/renew"
 	"github.com/certsitter/certsitter/renew/store"
 )
@@ -150,15 +154,53 @@ func (s *Sitter) attempt(ctx context.Context, now time.Time, j *job, o RenewOpti
 const (
 	limitBase    = 5 * time.Minute
 	limitPerName = time.Minute
-	limitDNS     = 30 * time.Minute // longer than all but a few providers wait for a record to be seen (namecheap: 60, loopia: 40)
+	limitDNS     = 30 * time.Minute // for a provider's interface, besides the waits that are known
+	limitWaits   = 24 * time.Hour   // whatever is configured
 )
 
 func (j *job) limit() time.Duration {
-	limit := limitBase + time.Duration(len(j.rules.Names))*limitPerName
+	names := len(j.rules.Names)
+	limit := limitBase + time.Duration(names)*limitPerName
 	if j.order.Challenge == renew.DNS01 {
-		limit += limitDNS
+		limit += limitDNS + recordWaits(j.order.Provider, j.order.Env, names)
 	}
 	return limit
+}
+
+// recordWaits is how long an order of so many names waits at most until its DNS
+// records are seen: as long as the provider needs, or the configuration says by
+// the provider's variables; once for all of them, or where the provider holds one
+// record at a time, once for each and with a rest between.
+func recordWaits(code string, env map[string]string, names int) time.Duration {
+	p, _ := providers.ByCode(code)
+	wait := seconds(p, env, "_PROPAGATION_TIMEOUT", cmp.Or(p.Propagation, 2*time.Minute)) // where its code does not say: twice lego's usual
+	if p.Sequence > 0 {
+		wait = time.Duration(names) * min(limitWaits, wait+seconds(p, env, "_SEQUENCE_INTERVAL", p.Sequence))
+	}
+	return min(limitWaits, wait)
+}
+
+// seconds is the longest time that a variable with this ending gives, read as
+// lego does; usual without one. Some providers have several names for a variable.
+// One that is not known to be the provider's makes nothing shorter.
+func seconds(p providers.Provider, env map[string]string, ending string, usual time.Duration) time.Duration {
+	longest := time.Duration(-1)
+	for name, text := range env {
+		if !strings.HasSuffix(name, ending) {
+			continue
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			continue
+		}
+		if given := time.Duration(min(n, int(limitWaits/time.Second))) * time.Second; given > usual || p.Knows(name) {
+			longest = max(longest, given)
+		}
+	}
+	if longest < 0 {
+		return usual
+	}
+	return longest
 }
 
 // progress takes a step of an order into the loop. It is called from beside the
