@@ -154,6 +154,19 @@ func (c *Core) actions(ctx context.Context) (map[string][]string, error) {
 	return offered, nil
 }
 
+// Template has Core fill in a template and gives the text. It needs an
+// administrator's token.
+func (c *Core) Template(ctx context.Context, template string) ([]byte, error) {
+	got, err := c.ask(ctx, question{method: http.MethodPost, path: "/api/template", body: map[string]string{"template": template}})
+	switch {
+	case err != nil:
+		return nil, c.lost(err)
+	case got.status != http.StatusOK:
+		return nil, c.refusal(got)
+	}
+	return got.body, nil
+}
+
 // lost puts a missing answer into words.
 func (c *Core) lost(err error) error {
 	if errors.Is(err, errNoToken) {

@@ -20,6 +20,9 @@ type Core struct {
 	// besides Core's own.
 	NotifyActions []string
 
+	// Templates answers /api/template; nil = it is not offered.
+	Templates func(template string) string
+
 	mu       sync.Mutex // guards the rest
 	starting bool
 	shown    map[string]Notification
@@ -89,6 +92,10 @@ func (c *Core) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.services(w)
 	case r.URL.Path == "/api/config/core/check_config":
 		fmt.Fprint(w, `{"result":"valid","errors":null,"warnings":null}`)
+	case r.URL.Path == "/api/template" && c.Templates != nil:
+		var asked struct{ Template string }
+		_ = json.Unmarshal(body, &asked) // then it is the empty template
+		fmt.Fprint(w, c.Templates(asked.Template))
 	case performs && r.Method == http.MethodPost:
 		c.perform(w, strings.Replace(action, "/", ".", 1), body)
 	default:

@@ -427,3 +427,40 @@ func TestMessagesToAPhone(t *testing.T) {
 		t.Errorf("%+v", calls)
 	}
 }
+
+// The files that the page offers are those of the configuration in force, the
+// dashboard with the ids that Home Assistant gave.
+func TestFilesToTakeElsewhere(t *testing.T) {
+	t.Parallel()
+	h := newHome(t, startCA(t))
+	b := startBroker(t)
+	h.core.Templates = func(string) string {
+		return `[{"ids":["certsitter_home"],"name":"Home","entities":[{"id":"binary_sensor.my_own_name","name":"Home Problem","class":"problem"}]}]`
+	}
+	h.fill(t, map[string]any{"language": "de", "certificates": []any{h.certificate("home")}, "mqtt": map[string]any{"broker": b.URL()}})
+	r := h.begin(t)
+	r.deployed(t, "home", 1)
+	files := map[string]string{}
+	for _, f := range r.downloads(r.inForce.Load().settings) {
+		text, err := f.Make(t.Context())
+		if err != nil || f.Title == "" {
+			t.Errorf("%s: %v", f.Name, err)
+		}
+		files[f.Name] = string(text)
+	}
+	if len(files) != 6 {
+		t.Errorf("%d files", len(files))
+	}
+	if text := files["dashboard.yaml"]; !strings.Contains(text, "binary_sensor.my_own_name") || !strings.Contains(text, "sensor.certsitter_home_days_left") {
+		t.Errorf("dashboard:\n%s", text)
+	}
+	for _, name := range []string{"certsitter.things", "certsitter.yaml"} {
+		if !strings.Contains(files[name], "certsitter/cert/home/state") {
+			t.Errorf("%s:\n%s", name, files[name])
+		}
+	}
+	h.supervisor.Set(func(s *supervisor.Setup) { s.CoreDown = true })
+	if text := string(r.dashboard(t.Context(), r.inForce.Load().settings)); !strings.Contains(text, "binary_sensor.certsitter_home_problem") {
+		t.Errorf("while Core is down:\n%s", text)
+	}
+}

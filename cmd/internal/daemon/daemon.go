@@ -291,7 +291,8 @@ func (d *Daemon) pageConfig(conf *settings.Settings) page.Config {
 	slices.Sort(names)
 	return page.Config{
 		Listen: conf.Listen, Password: conf.PagePassword, App: d.o.App, Names: slices.Compact(names), Language: conf.Language, Version: d.o.Version,
-		Log: func(line string) { d.o.Log.Debug().Str("part", "page").Msg(line) },
+		Log:       func(line string) { d.o.Log.Debug().Str("part", "page").Msg(line) },
+		Downloads: d.downloads(conf),
 	}
 }
 

@@ -250,7 +250,7 @@ func (s *Sitter) publish(snap *Snapshot) {
 	if s.world.Broker == nil {
 		return
 	}
-	shown := forBroker(snap)
+	shown := snap.ForBroker()
 	if s.published && reflect.DeepEqual(shown, s.shown) && !s.emptied() {
 		return
 	}
@@ -306,18 +306,18 @@ func (s *Sitter) mqttConfig() mqtt.Config {
 	return mqtt.Config{Topic: m.Topic, DiscoveryPrefix: m.DiscoveryPrefix, Homie: m.Homie, Installation: s.memory.Installation, Version: s.world.Version}
 }
 
-// forBroker is the part of a snapshot that MQTT shows.
-func forBroker(snap *Snapshot) mqtt.Snapshot {
+// ForBroker is the part of the snapshot that MQTT shows.
+func (s *Snapshot) ForBroker() mqtt.Snapshot {
 	out := mqtt.Snapshot{Service: mqtt.Service{
-		Certificates: len(snap.Certificates), LowestDaysLeft: snap.LowestDays,
-		NextExpiry: snap.NextExpiry, LastCheck: snap.LastCheck, NextRenewal: snap.NextRenewal,
+		Certificates: len(s.Certificates), LowestDaysLeft: s.LowestDays,
+		NextExpiry: s.NextExpiry, LastCheck: s.LastCheck, NextRenewal: s.NextRenewal,
 	}}
-	for _, p := range snap.Problems {
+	for _, p := range s.Problems {
 		if p.Severity != expiry.Notice.String() {
 			out.Service.Problems++
 		}
 	}
-	for _, c := range snap.Certificates {
+	for _, c := range s.Certificates {
 		if c.Problem {
 			out.Service.Problems++
 		}
@@ -331,7 +331,7 @@ func forBroker(snap *Snapshot) mqtt.Snapshot {
 			},
 		})
 	}
-	for _, t := range snap.Targets {
+	for _, t := range s.Targets {
 		out.Targets = append(out.Targets, mqtt.Target{ID: t.ID, Status: t.Status, Since: t.Since, LastError: t.LastError})
 	}
 	return out
