@@ -35,7 +35,13 @@ var formKeys = map[string]func() []string{
 
 // offered are the keys that the app's form can have.
 func offered[T any](fields []field[T]) []string {
-	return keysOf(slices.DeleteFunc(fields, func(f field[T]) bool { return f.notApp }))
+	var keys []string
+	for _, f := range fields {
+		if !f.notApp {
+			keys = append(keys, f.key)
+		}
+	}
+	return keys
 }
 
 func dropped(path string, before, after map[string]any, known func() []string) []DroppedKey {
