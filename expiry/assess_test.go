@@ -143,6 +143,8 @@ func situations(t *testing.T) []situation {
 		return f
 	}
 	stale := expiry.Served{Certificate: old, Known: true, NameOK: true, ChainOK: true, Since: noon.Add(-30 * day)}
+	asked := stale
+	asked.Attended, asked.Advice = true, "Press the button."
 	deployed := func(ago time.Duration, actions bool) func(*expiry.Facts) {
 		return func(f *expiry.Facts) { f.DeployEnded, f.HasActions = noon.Add(-ago), actions }
 	}
@@ -190,6 +192,8 @@ func situations(t *testing.T) []situation {
 		{"stale, no action, 25 h", endpoint(healthy, stale, deployed(25*time.Hour, false)), "stale/notice"},
 		{"stale, no action, 26 h", endpoint(healthy, stale, deployed(26*time.Hour, false)), "stale/warning"},
 		{"stale, action never ended", endpoint(healthy, stale, func(f *expiry.Facts) { f.HasActions = true }), "stale/warning"},
+		{"stale, a person is asked", endpoint(healthy, asked, deployed(25*time.Hour, true)), "stale/notice"},
+		{"stale, a person was asked 26 hours ago", endpoint(healthy, asked, deployed(26*time.Hour, true)), "stale/warning"},
 		{"stale, action waits", endpoint(healthy, stale, deployed(time.Hour, true), waiting), "stale/notice waiting/notice"},
 		{"stale below K", endpoint(healthy, expiry.Served{Certificate: older, Known: true}, deployed(time.Hour, true)), "stale/critical"},
 		{"stale below K, action waits", endpoint(healthy, expiry.Served{Certificate: older, Known: true}, deployed(time.Hour, true), waiting), "stale/notice waiting/notice"},
