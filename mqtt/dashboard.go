@@ -89,7 +89,7 @@ func (y *yamlText) serviceSection(c Config, targets []Target, ids EntityIDs) {
 			y.tile(id("binary_sensor", "target_"+t.ID), targetEntity(c, t).Name)
 		}
 		y.button(id("button", "check"), "Check now", false, "")
-		y.button(id("button", "notify"), "Send test message", false, "")
+		y.button(id("button", "notify"), "Test message", false, "")
 	})
 }
 
