@@ -41,6 +41,7 @@ const (
 	CausePortDenied       Cause = "port_denied"
 	CauseWildcardNeedsDNS Cause = "wildcard_needs_dns"
 	CauseDisk             Cause = "disk"
+	CauseFiles            Cause = "files" // the certificate could not be installed
 	CauseClock            Cause = "clock"
 	CausePresent          Cause = "present"
 
@@ -124,6 +125,10 @@ func catalogue() []symptom {
 			detail:   `no space left on device|disk quota exceeded|read-only file system`,
 			sentence: "The disk is full or cannot be written to, so nothing could be kept. The certificate in use is untouched.",
 			advice:   "Free at least 20 MB and see that the state folder can be written to."},
+		// What the store says of a file that it would have to write is advice, too.
+		{cause: CauseFiles, steps: StepOrder, detail: `^(?:certfile|keyfile|leaffile|chainfile|combinedfile|pkcs12|keystore) /`,
+			sentence: "Nothing was ordered, because it could not be installed.",
+			advice:   "{detail}."},
 
 		// Rate limits come before what they are about.
 		{cause: CausePaused, kind: "rateLimited", detail: `temporarily prevented.*?(https://\S+)`,

@@ -75,6 +75,8 @@ var failures = []struct {
 	{CauseContact, Problem{StepAccount, "", acmeError + "invalidContact", `Error validating contact(s) :: contact email has forbidden domain "example.com"`, 400}},
 	{CauseEAB, Problem{StepAccount, "", acmeError + "externalAccountRequired", "ACME server policy requires newAccount requests must include a value for the 'externalAccountBinding' field", 403}},
 	{CauseEAB, Problem{StepAccount, "", acmeError + "unauthorized", "the field 'kid' references a key that is not known to the ACME server", 403}},
+	{CauseFiles, Problem{StepOrder, "", "", "keystore /var/lib/openhab/etc/keystore: it is mounted as a single file, which cannot be replaced: mount its folder instead", 0}},
+	{CauseDisk, Problem{StepOrder, "", "", "keyfile /etc/ssl/home.key: there is no space left in the folder /etc/ssl: make room there: no space left on device", 0}},
 	{CauseReplaces, Problem{StepOrder, "", acmeError + "alreadyReplaced", "cannot indicate an order replaces certificate with serial \"04\", which already has a replacement order", 409}},
 	{CauseReplaces, Problem{StepOrder, "", acmeError + "malformed", "While validating 'replaces': parsing ARI CertID failed", 400}},
 	{CauseProfile, Problem{StepOrder, "", acmeError + "invalidProfile", `Order includes unrecognized profile name "longlived"`, 400}},
