@@ -296,19 +296,11 @@ func (s *Sitter) servedEverywhere(j *job) bool {
 }
 
 // recover completes what a crash has cut off, before anything else.
-func (s *Sitter) recover(now time.Time) error {
-	for _, j := range s.jobs {
-		if s.world.Manual {
-			break
-		}
-		changed, err := s.world.Store.Recover(j.name, j.target)
-		if err != nil {
-			s.log.Error().Err(err).Str("cert", j.name).Msg("cannot complete the installation that was cut off")
-			continue
-		}
-		if changed {
-			s.log.Info().Str("cert", j.name).Msg("completed an installation that was cut off")
-		}
+func (s *Sitter) recover(name string, target store.Target) {
+	switch changed, err := s.world.Store.Recover(name, target); {
+	case err != nil:
+		s.log.Error().Err(err).Str("cert", name).Msg("cannot complete the installation that was cut off")
+	case changed:
+		s.log.Info().Str("cert", name).Msg("completed an installation that was cut off")
 	}
-	return nil
 }

@@ -99,13 +99,17 @@ type found struct {
 
 // lookAtFiles reads what is at the certificate's paths: it may be missing,
 // older, or a newer one that somebody else made. It is done beside the loop,
-// since a disk or a share may hang.
+// since a disk or a share may hang. The first look completes an installation that
+// was cut off: until it is over nothing else is done with the files.
 func (s *Sitter) lookAtFiles(ctx context.Context, now time.Time, j *job) {
 	j.reading, j.again = now, false
 	name, target, names, roots, files, print := j.name, j.target, j.rules.Names, j.roots, j.files, j.print
-	stored := s.world.Store
+	stored, first := s.world.Store, !j.looked && !s.world.Manual
 	s.holding[name]++
 	s.work(ctx, probeLimit, "reading the files of "+name, func(context.Context) func(time.Time) {
+		if first {
+			s.recover(name, target)
+		}
 		f := found{print: print}
 		if f.same = !f.print.changed(now, files); !f.same {
 			f.version, f.adopted, f.adoptError = stored.Adopt(name, target, names, roots, now)

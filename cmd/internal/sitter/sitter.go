@@ -220,9 +220,6 @@ func (s *Sitter) Run(ctx context.Context) error {
 	defer close(s.over)
 	works, stop := context.WithCancel(ctx)
 	defer stop()
-	if err := s.recover(s.world.Now()); err != nil {
-		return err
-	}
 	// One pass before anything is asked: a command must find a clock that was
 	// read and files that are being looked at.
 	timer := time.NewTimer(s.tend(works, s.world.Now()))
