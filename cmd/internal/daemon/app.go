@@ -16,12 +16,9 @@ import (
 // keeps it if nothing is.
 func (d *Daemon) tellStart(ctx context.Context) error {
 	if d.o.Refused != nil {
-		_ = d.refuse(ctx, d.o.Refused) // an error is the loop's end
+		_ = d.refuse(ctx, d.o.Refused, d.o.Remark) // an error is the loop's end
 	} else {
 		d.keep(ctx, d.inForce.Load().settings)
-	}
-	if d.o.Remark != "" {
-		d.note(ctx, sitter.Problem{Code: "accepted", Severity: "notice", Text: d.o.Remark, Advice: "Correct the options; then this does not matter any more."})
 	}
 	if d.o.Form != nil {
 		d.tellDropped(ctx)
@@ -29,9 +26,15 @@ func (d *Daemon) tellStart(ctx context.Context) error {
 	return nil
 }
 
-// refuse makes a refused configuration visible. The error is the loop's end.
-func (d *Daemon) refuse(ctx context.Context, err error) error {
+// refuse makes a refused configuration visible, with what else is to be said of
+// it. The error is the loop's end.
+func (d *Daemon) refuse(ctx context.Context, err error, remarks ...string) error {
 	lines := d.mistakeLines(err)
+	for _, remark := range remarks {
+		if remark != "" {
+			lines = append([]string{remark}, lines...)
+		}
+	}
 	for _, line := range lines {
 		d.o.Log.Error().Str("mistake", d.o.Redactor.String(line)).Msg("the configuration is refused")
 	}

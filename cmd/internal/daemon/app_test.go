@@ -3,8 +3,10 @@ package daemon
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -165,6 +167,9 @@ func TestAppWithRefusedOptions(t *testing.T) {
 		t.Errorf("details %q", p.Details)
 	}
 	h.shows(t, r, sitter.AskConfiguration, "key_type")
+	if page := fetched(t, "http://"+r.o.Listener.Addr().String()); !strings.Contains(page, "certificates[home].key_type") || !strings.Contains(page, "certificates[home].env[0]") {
+		t.Errorf("the page does not list the mistakes:\n%s", page)
+	}
 	h.shows(t, r, sitter.AskConfiguration, "Certsitter")
 	r.eventually(t, "the broker says that there is a problem", retains(b, "certsitter/service/state", `"certificates":0,"problems":1`))
 	if r.inForce.Load().settings.Location.String() != "Europe/Berlin" {
@@ -212,9 +217,8 @@ func TestAppWithRefusedOptions(t *testing.T) {
 	h.write(t, "data/"+settings.AcceptedName, `{"certificates": [`)
 	topics := b.Topics()
 	r = h.begin(t)
-	r.hasProblem(t, "config")
-	if remark := r.hasProblem(t, "accepted"); !strings.Contains(remark.Text, "cannot be used either") {
-		t.Errorf("remark %q", remark.Text)
+	if p := r.hasProblem(t, "config"); !strings.Contains(p.Details[0], "cannot be used either") {
+		t.Errorf("details %q", p.Details)
 	}
 	h.shows(t, r, sitter.AskConfiguration, "languag")
 	r.eventually(t, "the service's state", retains(b, "certsitter/service/state", `"certificates":0`))
@@ -234,6 +238,20 @@ func TestAppWithRefusedOptions(t *testing.T) {
 	r.check(t)
 	wantOrders(t, h.scene, 1, "home.example.org")
 	h.kept(t, `"home"`)
+}
+
+func fetched(t *testing.T, url string) string {
+	t.Helper()
+	answer, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // kept holds the options that were accepted last against what is to be in them.

@@ -51,7 +51,7 @@ type Options struct {
 	Form *Form
 	// Refused says why the present configuration is not in Settings; nil = it is.
 	Refused *settings.Refusal
-	// Remark is what else is to be said of the configuration; "" = nothing.
+	// Remark is what is to be said besides Refused; "" = nothing.
 	Remark string
 	// Core is where Home Assistant's Core may serve TLS itself, for an app; "" =
 	// where the Supervisor has it.
