@@ -9,7 +9,7 @@ LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.
 # request at a time: HTTP/2 would be half a megabyte for nothing.
 DAEMON     := -tags nethttpomithttp2
 
-.PHONY: build demo test test-homeassistant pictures check bench fuzz tools clean
+.PHONY: build demo test test-homeassistant pictures image check bench fuzz tools clean
 
 build: ## both programs, into bin/
 	CGO_ENABLED=0 $(GO) build $(DAEMON) -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/certsitter
@@ -28,6 +28,9 @@ pictures: tools ## the documentation's pictures, from a real Home Assistant; as 
 	./internal/homeassistant/harness/home-assistant install
 	TZ=UTC $(GO) run ./cmd/internal/pictures
 
+image: tools ## what the image holds, for both architectures, into dist/image/, and its tests
+	CERTSITTER_LAYOUT=$(CURDIR)/dist/image $(GO) test -count=1 -timeout 60m ./cmd/internal/image
+
 check: ## the quick part of test: format, vet, staticcheck
 	./scripts/check
 
@@ -41,4 +44,4 @@ tools: ## what the tests need beside Go
 	./scripts/tools
 
 clean:
-	rm -rf bin
+	rm -rf bin dist
