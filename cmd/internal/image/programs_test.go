@@ -37,17 +37,19 @@ func programs(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if layout == "" {
-		buildOnce.Do(func() {
-			for _, b := range builds(t) {
-				arguments := []string{"build", "-ldflags", "-s -w " + stamp, "-o", folder + "/"}
-				if b.tags != "" {
-					arguments = append(arguments, "-tags", b.tags)
-				}
-				compile(t, runtime.GOARCH, append(arguments, b.pkg))
+	buildOnce.Do(func() {
+		if layout != "" {
+			layOutAll(t, layout)
+			return
+		}
+		for _, b := range builds(t) {
+			arguments := []string{"build", "-ldflags", "-s -w " + stamp, "-o", folder + "/"}
+			if b.tags != "" {
+				arguments = append(arguments, "-tags", b.tags)
 			}
-		})
-	}
+			compile(t, runtime.GOARCH, append(arguments, b.pkg))
+		}
+	})
 	for _, b := range builds(t) {
 		if program := filepath.Join(folder, filepath.Base(b.pkg)); !exists(program) {
 			t.Fatalf("%s is not there", program)
@@ -78,14 +80,14 @@ func (b build) asDockerfile(out string) []string {
 	return all
 }
 
-// Both architectures' files as they lie in the image, in the folder that make
-// image names.
-func TestLayout(t *testing.T) {
-	layout := os.Getenv(layoutVariable)
-	if layout == "" || os.Getenv(insideVariable) != "" {
-		t.Skip("run by make image")
-	}
-	for _, arch := range []string{"amd64", "arm64"} {
+// architectures are those that the app is offered for.
+var architectures = []string{"amd64", "arm64"}
+
+// layOutAll puts both architectures' files into a folder as they lie in the
+// image.
+func layOutAll(t *testing.T, layout string) {
+	t.Helper()
+	for _, arch := range architectures {
 		out := t.TempDir()
 		for _, b := range builds(t) {
 			compile(t, arch, b.asDockerfile(out))
@@ -95,8 +97,18 @@ func TestLayout(t *testing.T) {
 			t.Fatal(err)
 		}
 		layOut(t, top, out)
+	}
+}
+
+func TestLayout(t *testing.T) {
+	layout := os.Getenv(layoutVariable)
+	if layout == "" {
+		t.Skip("run by make image")
+	}
+	programs(t)
+	for _, arch := range architectures {
 		for _, b := range builds(t) {
-			wantStatic(t, filepath.Join(top, "usr/bin", filepath.Base(b.pkg)), arch)
+			wantStatic(t, filepath.Join(layout, arch, "usr/bin", filepath.Base(b.pkg)), arch)
 		}
 	}
 }
