@@ -126,8 +126,8 @@ func catalogue() []symptom {
 			sentence: "The disk is full or cannot be written to, so nothing could be kept. The certificate in use is untouched.",
 			advice:   "Free at least 20 MB and see that the state folder can be written to."},
 		// What the store says of a file that it would have to write is advice, too.
-		{cause: CauseFiles, steps: StepOrder, detail: `^(?:certfile|keyfile|leaffile|chainfile|combinedfile|pkcs12|keystore) /`,
-			sentence: "Nothing was ordered, because it could not be installed.",
+		{cause: CauseFiles, steps: StepOrder, detail: `^(certfile|keyfile|leaffile|chainfile|combinedfile|pkcs12|keystore) /`,
+			sentence: "Nothing was ordered, because {1} could not be installed.",
 			advice:   "{detail}."},
 
 		// Rate limits come before what they are about.
