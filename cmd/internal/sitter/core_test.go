@@ -329,6 +329,78 @@ func TestRestartByHand(t *testing.T) {
 	})
 }
 
+func TestRestartThatSeemedToFail(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		h := newHome(w)
+		r := w.begin(t, dir, athome(t, w, dir, nil), h.edit, nil)
+		defer r.stop()
+		w.until(day)
+		h.serves(t)
+		w.until(2 * day)
+		w.renewed(2)
+		h.change(func(h *home) { h.broken = errors.New("it was not back within three minutes") })
+		if err := r.RestartHomeAssistant(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if r.home(); !slices.Contains(codes(r.Snapshot().Problems), codeRestart) || len(r.Snapshot().Asks) != 1 {
+			t.Errorf("%+v %+v", r.Snapshot().Problems, r.Snapshot().Asks)
+		}
+		h.change(func(h *home) { h.start() }) // at last
+		time.Sleep(coreSoon)
+		if home := r.home(); len(r.Snapshot().Problems)+len(r.Snapshot().Asks) != 0 || home.Status != "ok" {
+			t.Errorf("%s %+v %+v", home.Status, r.Snapshot().Problems, r.Snapshot().Asks)
+		}
+	})
+}
+
+// Core may be found, or seen again, only after the new certificate is in place.
+func TestCoreThatIsSeenLate(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		away time.Duration // how long Core is not there after the installation
+		want []string      // what is told of the deployment
+	}{
+		{"nobody has looked before", 0, []string{"deployed"}},
+		{"it is away for long", time.Hour, []string{"deployed", "deployed"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, dir string) {
+				w := newEarth(t, 90*day)
+				h := newHome(w)
+				r := w.begin(t, dir, athome(t, w, dir, nil), h.edit, nil)
+				defer r.stop()
+				w.until(day)
+				h.serves(t)
+				old := h.serving
+				if c.away > 0 {
+					w.until(2 * day) // it is found
+					h.change(func(h *home) { h.serving = nil })
+				}
+				heard := r.hear(t)
+				if err := r.Renew(t.Context(), "home", RenewOptions{Force: true}); err != nil {
+					t.Fatal(err)
+				}
+				w.renewed(2)
+				time.Sleep(c.away)
+				h.change(func(h *home) { h.serving = old })
+				time.Sleep(coreSoon)
+				if home := r.home(); len(r.Snapshot().Asks) != 1 || home.Deployment == "" || !home.NotDeployed {
+					t.Errorf("%q %+v", home.Deployment, r.Snapshot().Asks)
+				}
+				if err := r.RestartHomeAssistant(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				if got := kinds(heard(), "deployed", "deploy_failed"); !slices.Equal(got, c.want) || r.home().Deployment != "" {
+					t.Errorf("told %q, %q", got, r.home().Deployment)
+				}
+			})
+		})
+	}
+}
+
 func TestRestartInVainIsNotAskedForAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newEarth(t, 90*day)

@@ -1,6 +1,7 @@
 package sitter
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/expiry/probe"
 )
 
 // went is what Home Assistant went through: its restarts, and the other
@@ -152,6 +154,28 @@ func TestActionWaitsForItsWindowOverARestartOfOurs(t *testing.T) {
 		}
 		if w.pages() != "" {
 			t.Error(w.pages())
+		}
+	})
+}
+
+// A look that was under way when the certificate was installed says nothing of
+// the new one.
+func TestLookFromBeforeTheInstallationDoesNotCount(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day) // an order takes 20 s
+		acted := 0
+		r := w.begin(t, dir, conf(t, dir, "", served), func(x *World) {
+			x.Probe = func(context.Context, probe.Target, time.Time, probe.Options) (probe.Result, error) {
+				c, err := probe.ReadFile(w.installs, "") // a server that reads its files itself
+				time.Sleep(25 * time.Second)             // and is far away
+				return probe.Result{Certificate: c}, err
+			}
+			x.Act = func(context.Context, settings.Action, Acted) error { acted++; return nil }
+		}, nil)
+		defer r.stop()
+		w.until(time.Hour)
+		if home := r.home(); acted != 0 || home.Status != "ok" || home.Endpoints[0].Verdict != "same" {
+			t.Errorf("%d actions, %s %+v", acted, home.Status, home.Endpoints)
 		}
 	})
 }

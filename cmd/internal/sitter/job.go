@@ -415,6 +415,9 @@ func (s *Sitter) countIssuances(now time.Time, j *job) {
 
 // inForce is the certificate whose life counts for windows and guards.
 func (s *Sitter) inForce(now time.Time, j *job) *expiry.Certificate {
+	if judged, known := s.judged[j.name]; known {
+		return expiry.Earliest(judged.facts)
+	}
 	return expiry.Earliest(s.facts(now, j))
 }
 

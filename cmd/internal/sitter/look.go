@@ -384,6 +384,11 @@ func (s *Sitter) saw(now time.Time, name, address string, r probe.Result, err er
 		ChainError: sentenceOf(r.ChainError),
 	}
 	s.parsed[name+" "+address] = r.Certificate
+	if j != nil && differs.IsZero() {
+		if at, _ := s.coreOf(j); at == address {
+			s.serviceOK(codeRestart) // it has started all the same
+		}
+	}
 	return next
 }
 

@@ -130,6 +130,10 @@ type Sitter struct {
 	probesOpen   int
 	parsed       map[string]*expiry.Certificate // by name and address
 	shown        mqtt.Snapshot                  // what was published last
+	shownAt      time.Time
+	late         bool          // what is to be published is another
+	told         []brokerEvent // that wait for the state they speak of
+	judged       map[string]judgement
 	published    bool
 	topicsWanted int       // how many of the remembered topics are in use
 	notes        []Problem // of the service
@@ -275,12 +279,14 @@ func (s *Sitter) tend(ctx context.Context, now time.Time) time.Duration {
 		s.look(ctx, now)
 		s.renewals(ctx, now)
 		s.deployments(ctx, now)
+		s.judged = map[string]judgement{} // from here on nothing of a certificate changes in this pass
 		s.tell(ctx, now)
 		s.beat(ctx, now)
 	}
 	s.askTime(ctx, now)
 	s.save()
 	s.view(now)
+	s.judged = nil
 	return max(s.wake.Sub(now), 0)
 }
 
@@ -326,6 +332,7 @@ func (s *Sitter) end(err error) error {
 		break
 	}
 	s.save()
+	s.showLast(s.world.Now())
 	s.hub.close()
 	return err
 }

@@ -123,7 +123,7 @@ type Event struct {
 
 // Refused says that a command was understood and is not carried out now.
 type Refused struct {
-	Code     string    // unknown, too_soon, retry_after, hourly_cap, issuances, busy, clock, staging, not_managed
+	Code     string    // unknown, too_soon, retry_after, hourly_cap, issuances, busy, clock, staging, not_managed, no_homeassistant
 	Sentence string    // with the reason and, where there is one, until when
 	Until    time.Time // zero = no instant
 }

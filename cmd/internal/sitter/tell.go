@@ -150,10 +150,10 @@ func (s *Sitter) tell(ctx context.Context, now time.Time) {
 	policy := s.policy()
 	var subjects []notify.Subject
 	for _, j := range s.jobs {
-		subjects = append(subjects, s.subject(now, j.name, j.label, s.facts(now, j), s.memory.of(j.name)))
+		subjects = append(subjects, s.subject(now, j.name, j.label, s.judge(now, j), s.memory.of(j.name)))
 	}
 	for _, w := range s.watched {
-		subjects = append(subjects, s.subject(now, w.name, w.name, s.watchedFacts(now, w), s.memory.of(w.name)))
+		subjects = append(subjects, s.subject(now, w.name, w.name, s.judgeWatched(now, w), s.memory.of(w.name)))
 	}
 	book, changes := s.memory.Messages.Observe(now, subjects, policy)
 	for _, c := range changes {
@@ -191,9 +191,38 @@ func (s *Sitter) policy() notify.Policy {
 	return p
 }
 
+// A judgement is what is known of a certificate and what is wrong with it.
+type judgement struct {
+	facts    expiry.Facts
+	problems []expiry.Problem
+}
+
+// judge judges a managed certificate, once in the part of a pass in which nothing
+// changes.
+func (s *Sitter) judge(now time.Time, j *job) judgement {
+	return s.once(j.name, now, func() expiry.Facts { return s.facts(now, j) })
+}
+
+// judgeWatched is judge for a watched one.
+func (s *Sitter) judgeWatched(now time.Time, w *watch) judgement {
+	return s.once(w.name, now, func() expiry.Facts { return s.watchedFacts(now, w) })
+}
+
+func (s *Sitter) once(name string, now time.Time, facts func() expiry.Facts) judgement {
+	if judged, known := s.judged[name]; known {
+		return judged
+	}
+	judged := judgement{facts: facts()}
+	judged.problems = expiry.Assess(now, judged.facts)
+	if s.judged != nil {
+		s.judged[name] = judged
+	}
+	return judged
+}
+
 // subject is a certificate as the incidents see it.
-func (s *Sitter) subject(now time.Time, key, label string, f expiry.Facts, e *entry) notify.Subject {
-	problems := expiry.Assess(now, f)
+func (s *Sitter) subject(now time.Time, key, label string, judged judgement, e *entry) notify.Subject {
+	f, problems := judged.facts, judged.problems
 	out := notify.Subject{Key: key, Name: label, Renewed: e.Record.LastSuccess}
 	if d := e.Deployment; d != nil && d.Stage == deployed {
 		out.Renewed = d.EndedAt
@@ -321,7 +350,13 @@ func (s *Sitter) event(now time.Time, name, kind, text string) {
 	if c := s.counting(now, name); c != nil {
 		e.DaysLeft, e.NotAfter = new(c.Days(now)), c.Leaf.NotAfter
 	}
-	s.world.Broker.Event(name, e)
+	s.told = append(s.told, brokerEvent{name, e})
+}
+
+// A brokerEvent waits until the broker has the state that it speaks of.
+type brokerEvent struct {
+	name  string
+	event mqtt.Event
 }
 
 func (s *Sitter) emit(e Event) {

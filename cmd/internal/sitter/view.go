@@ -19,6 +19,9 @@ import (
 func (s *Sitter) view(now time.Time) {
 	sane, blind := s.clock.sane(), s.clock.blind()
 	if !blind && !sane || !blind && !s.lookedAtAll() {
+		if !sane {
+			s.tellBroker() // what is shown does not change, perhaps for long
+		}
 		return // what was seen last stands; a guess would set off alarms
 	}
 	link := s.link()
@@ -55,7 +58,7 @@ func (s *Sitter) view(now time.Time) {
 		snap.Targets = append(snap.Targets, Target{ID: t.ID, Status: t.Status, Since: utc(t.Since), LastError: t.LastError})
 	}
 	old := s.snapshot.Swap(snap)
-	s.publish(snap)
+	s.publish(now, snap)
 	if old == nil || !alike(old, snap) {
 		s.emit(Event{Time: now, Kind: "state"})
 	}
@@ -90,7 +93,8 @@ func (s *Snapshot) add(c Certificate, blind bool) {
 // managedView is how a managed certificate stands.
 func (s *Sitter) managedView(now time.Time, j *job) Certificate {
 	e := s.memory.of(j.name)
-	facts := s.facts(now, j)
+	judged := s.judge(now, j)
+	facts := judged.facts
 	c := Certificate{
 		Name: j.name, Label: j.label, Source: "managed", Domains: j.rules.Names, Files: j.files,
 		LastResult: e.LastResult, LastRenewal: utc(s.lastRenewal(j, e)), Failures: e.Record.Failures,
@@ -108,7 +112,7 @@ func (s *Sitter) managedView(now time.Time, j *job) Certificate {
 		differs := served.Certificate != nil && j.installed != nil && !served.Same
 		c.NotDeployed = c.NotDeployed || differs && !e.Deployment.early(e.Endpoints[served.Address].Seen)
 	}
-	c.judge(now, facts)
+	c.judge(now, judged)
 	if j.installed != nil {
 		c.describe(j.installed)
 	}
@@ -142,14 +146,15 @@ func (s *Sitter) lastRenewal(j *job, e *entry) time.Time {
 // watchedView is how a watched certificate stands.
 func (s *Sitter) watchedView(now time.Time, w *watch) Certificate {
 	e := s.memory.of(w.name)
-	facts := s.watchedFacts(now, w)
+	judged := s.judgeWatched(now, w)
+	facts := judged.facts
 	c := Certificate{Name: w.name, Label: w.name, Source: "file", Files: []string{w.path}}
 	if w.probe != nil {
 		c.Source, c.Files = "endpoint", nil
 		served := s.served(w.name, w.probe.address, nil)
 		c.Endpoints = append(c.Endpoints, endpointView(served, e.Endpoints[w.probe.address]))
 	}
-	c.judge(now, facts)
+	c.judge(now, judged)
 	if found := expiry.Earliest(facts); found != nil {
 		c.describe(found)
 	}
@@ -168,8 +173,8 @@ func watchedResult(c Certificate, f expiry.Facts) string {
 }
 
 // judge fills in the verdict and the days.
-func (c *Certificate) judge(now time.Time, f expiry.Facts) {
-	problems := expiry.Assess(now, f)
+func (c *Certificate) judge(now time.Time, judged judgement) {
+	f, problems := judged.facts, judged.problems
 	c.Status = expiry.Worst(problems).String()
 	c.Problem = expiry.Alarming(now, f, problems)
 	for _, p := range problems {
@@ -245,15 +250,49 @@ func (s *Sitter) link() MQTT {
 	return MQTT{Configured: true, Connected: state.Connected, Broker: plainURL(s.settings.MQTT.Broker), Error: state.Error}
 }
 
-// publish has the broker show the snapshot.
-func (s *Sitter) publish(snap *Snapshot) {
+// publishEvery is how often the broker is told while much changes: each time
+// all messages are made. Nobody sees a shorter state, and a person who pressed a
+// button waits no longer for what it does.
+const publishEvery = 250 * time.Millisecond
+
+// publish has the broker show the snapshot, now or a little later, and then tells
+// what happened.
+func (s *Sitter) publish(now time.Time, snap *Snapshot) {
 	if s.world.Broker == nil {
 		return
 	}
 	shown := snap.ForBroker()
-	if s.published && reflect.DeepEqual(shown, s.shown) && !s.emptied() {
+	s.late = !s.published || !reflect.DeepEqual(shown, s.shown) || s.emptied()
+	if wait := s.shownAt.Add(publishEvery).Sub(now); s.late && s.published && wait > 0 && wait <= publishEvery {
+		s.at(now.Add(wait)) // the pass of that time shows what is then
 		return
 	}
+	if s.late {
+		s.show(now, shown)
+	}
+	s.tellBroker()
+}
+
+// tellBroker tells what happened, in the order in which it did.
+func (s *Sitter) tellBroker() {
+	for _, e := range s.told {
+		s.world.Broker.Event(e.name, e.event)
+	}
+	s.told = nil
+}
+
+// showLast has the broker show what was last, when the loop ends.
+func (s *Sitter) showLast(now time.Time) {
+	if s.world.Broker == nil {
+		return
+	}
+	if s.late {
+		s.show(now, s.snapshot.Load().ForBroker())
+	}
+	s.tellBroker()
+}
+
+func (s *Sitter) show(now time.Time, shown mqtt.Snapshot) {
 	messages, err := mqtt.Messages(s.mqttConfig(), shown)
 	if s.serviceOK("mqtt_messages"); err != nil {
 		s.log.Error().Err(err).Msg("some messages are not fit for MQTT")
@@ -286,7 +325,7 @@ func (s *Sitter) publish(snap *Snapshot) {
 		s.save()
 	}
 	s.world.Broker.Publish(messages, obsolete)
-	s.shown, s.published = shown, true
+	s.shown, s.shownAt, s.published, s.late = shown, now, true, false
 }
 
 // emptied: the broker has emptied topics that are still remembered.
@@ -343,7 +382,7 @@ func (s *Sitter) counting(now time.Time, name string) *expiry.Certificate {
 		return s.inForce(now, j)
 	}
 	if w := s.watch(name); w != nil {
-		return expiry.Earliest(s.watchedFacts(now, w))
+		return expiry.Earliest(s.judgeWatched(now, w).facts)
 	}
 	return nil
 }
