@@ -127,7 +127,7 @@ func catalogue() []symptom {
 			advice:   "Free at least 20 MB and see that the state folder can be written to."},
 		// What the store says of a file that it would have to write is advice, too.
 		{cause: CauseFiles, steps: StepOrder, detail: `^(certfile|keyfile|leaffile|chainfile|combinedfile|pkcs12|keystore) /`,
-			sentence: "Nothing was ordered, because {1} could not be installed.",
+			sentence: "Nothing was ordered, because the {1} could not be installed.",
 			advice:   "{detail}."},
 
 		// Rate limits come before what they are about.
