@@ -22,6 +22,7 @@ import (
 type Broker struct {
 	server   *mochi.Server
 	listener *listener
+	turns    *turns
 	next     atomic.Int64 // identifier of the next subscription
 	close    func()       // once
 }
@@ -33,6 +34,7 @@ func Start(addr string) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for MQTT: %w", err)
 	}
+	takeTurns := &turns{}
 	l := &listener{Listener: inner, open: map[net.Conn]struct{}{}}
 	capabilities := mochi.NewDefaultServerCapabilities()
 	// By default mochi drops retained messages after a day. A demo may run longer.
@@ -45,13 +47,16 @@ func Start(addr string) (*Broker, error) {
 	if err := server.AddHook(new(auth.AllowHook), nil); err != nil {
 		return nil, fmt.Errorf("let everybody in: %w", err)
 	}
+	if err := server.AddHook(takeTurns, nil); err != nil {
+		return nil, fmt.Errorf("let one in after the other: %w", err)
+	}
 	if err := server.AddListener(listeners.NewNet("tcp", l)); err != nil {
 		return nil, fmt.Errorf("add listener: %w", err)
 	}
 	if err := server.Serve(); err != nil {
 		return nil, fmt.Errorf("serve MQTT: %w", err)
 	}
-	b := &Broker{server: server, listener: l}
+	b := &Broker{server: server, listener: l, turns: takeTurns}
 	b.close = sync.OnceFunc(func() {
 		// Connections first: mochi waits for every client, also for one that
 		// connected and says nothing.
@@ -94,7 +99,10 @@ func (b *Broker) Subscribe(filter string, seen func(topic string, payload []byte
 			seen(p.TopicName, p.Payload, false)
 		},
 	})
-	for _, p := range b.server.Topics.Messages(filter) {
+	done := b.turns.take(new(mochi.Client))
+	retained := b.server.Topics.Messages(filter)
+	done()
+	for _, p := range retained {
 		seen(p.TopicName, p.Payload, true)
 	}
 	return nil
@@ -103,6 +111,7 @@ func (b *Broker) Subscribe(filter string, seen func(topic string, payload []byte
 // Publish sends a message as if a client had. An empty payload with retain
 // removes what was retained.
 func (b *Broker) Publish(topic string, payload []byte, retain bool) error {
+	defer b.turns.take(new(mochi.Client))()
 	if err := b.server.Publish(topic, payload, retain, 0); err != nil {
 		return fmt.Errorf("publish %s: %w", topic, err)
 	}
@@ -116,6 +125,57 @@ func (b *Broker) Disconnect() { b.listener.cut() }
 // Close ends the broker and all connections and waits for them. It may be
 // called more than once.
 func (b *Broker) Close() { b.close() }
+
+// turns lets one packet be handled at a time: mochi reads the tree of retained
+// messages for one client while another one changes it (a data race up to
+// v2.7.9). What a subscriber of Subscribe does happens within a turn.
+type turns struct {
+	mochi.HookBase
+
+	turn sync.Mutex
+	whom atomic.Pointer[mochi.Client]
+}
+
+func (*turns) ID() string { return "turns" }
+
+func (*turns) Provides(hook byte) bool {
+	return slices.Contains([]byte{mochi.OnPacketRead, mochi.OnPacketProcessed, mochi.OnWill, mochi.OnWillSent, mochi.OnDisconnect}, hook)
+}
+
+// take waits for the client's turn, unless it is already; done ends it.
+func (t *turns) take(c *mochi.Client) (done func()) {
+	if t.whom.Load() != c {
+		t.turn.Lock()
+		t.whom.Store(c)
+	}
+	return func() { t.end(c) }
+}
+
+func (t *turns) end(c *mochi.Client) {
+	if t.whom.CompareAndSwap(c, nil) {
+		t.turn.Unlock()
+	}
+}
+
+func (t *turns) OnPacketRead(c *mochi.Client, p packets.Packet) (packets.Packet, error) {
+	switch p.FixedHeader.Type {
+	case packets.Publish, packets.Pubrel, packets.Subscribe, packets.Unsubscribe:
+		t.take(c)
+	}
+	return p, nil
+}
+
+func (t *turns) OnPacketProcessed(c *mochi.Client, _ packets.Packet, _ error) { t.end(c) }
+
+func (t *turns) OnWill(c *mochi.Client, w mochi.Will) (mochi.Will, error) {
+	t.take(c)
+	return w, nil
+}
+
+func (t *turns) OnWillSent(c *mochi.Client, _ packets.Packet) { t.end(c) }
+
+// OnDisconnect ends a turn in which something went wrong.
+func (t *turns) OnDisconnect(c *mochi.Client, _ error, _ bool) { t.end(c) }
 
 // listener remembers its connections, so that they can be cut.
 type listener struct {
