@@ -68,6 +68,7 @@ func machine(t *testing.T) bool {
 	if os.Getenv(onMachine) != "" {
 		return true
 	}
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make a machine of its own")
 	}

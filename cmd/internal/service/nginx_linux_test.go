@@ -144,6 +144,9 @@ func proveNginx(t *testing.T, config string, daemon func() *process) {
 	if got := h.status(t); got.Status != "ok" || got.Deployment != "" {
 		t.Errorf("%+v", got)
 	}
+	if said, err := certsitter(t, "status"); err != nil || !strings.Contains(said, domain) {
+		t.Errorf("certsitter status, by the control socket: %v: %s", err, said)
+	}
 	d.stop(t)
 	if d.err != nil {
 		t.Errorf("the daemon's end: %v", d.err)
@@ -287,13 +290,22 @@ mqtt: {broker: "tcp://127.0.0.1:1883"}
 `, h.ca.Directory(), h.ca.DNS.Address(), h.phone)+rest, 0o600)
 }
 
-// status asks the daemon, by its control socket, how the certificate is.
+// status is what the daemon's API says of the certificate; nothing while it
+// starts.
 func (h *home) status(t *testing.T) sitter.Certificate {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "certsitter", "status", "--json", "--config", "/etc/certsitter/certsitter.yaml").Output()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:8099/api/state", nil)
+	check(t, err)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return sitter.Certificate{} // it does not listen yet
+	}
+	defer response.Body.Close()
 	var snap sitter.Snapshot
-	if json.Unmarshal(out, &snap) != nil || len(snap.Certificates) != 1 {
-		t.Fatalf("certsitter status: %v: %s", err, out)
+	if err := json.NewDecoder(response.Body).Decode(&snap); err != nil || len(snap.Certificates) != 1 {
+		return sitter.Certificate{} // it has not looked at anything yet
 	}
 	return snap.Certificates[0]
 }
@@ -332,11 +344,13 @@ func certsitter(t *testing.T, args ...string) (string, error) {
 }
 
 // served is the chain that port 443 shows; nil if there is none.
-func served(name string) []*x509.Certificate {
+func served(name string) []*x509.Certificate { return servedAt("127.0.0.1:443", name) }
+
+func servedAt(address, name string) []*x509.Certificate {
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	dialer := tls.Dialer{Config: &tls.Config{ServerName: name, InsecureSkipVerify: true}} // it is looked at, not trusted
-	conn, err := dialer.DialContext(ctx, "tcp", "127.0.0.1:443")
+	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil
 	}
