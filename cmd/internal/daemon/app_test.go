@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -178,6 +179,9 @@ func TestAppWithRefusedOptions(t *testing.T) {
 	if _, err := os.Stat(h.path("data/" + settings.AcceptedName)); err == nil {
 		t.Error("refused options are kept as accepted ones")
 	}
+	if r.Sitter.Snapshot().Language != "de" || r.inForce.Load().settings.PagePassword != "geheim-42" {
+		t.Error("what holds whatever else is wrong was not kept")
+	}
 	if !r.mqttConfig(r.inForce.Load().settings).KeepFound {
 		t.Error("what is found on the broker would be emptied")
 	}
@@ -301,6 +305,33 @@ func TestFormAlwaysGivesSettings(t *testing.T) {
 				t.Errorf("%s in %q: no settings for a command", name, zone)
 			}
 		}
+	}
+}
+
+// Options that were read, but could not be put in force, are not kept; and what
+// is in force instead is what was accepted before.
+func TestOnlyWhatIsInForceIsKept(t *testing.T) {
+	t.Parallel()
+	h := newHome(t, startCA(t))
+	h.fill(t, map[string]any{"certificates": []any{h.certificate("home")}})
+	form := h.form()
+	b := form.Begin(t.Context())
+	if err := form.Keep(b.Settings); err != nil {
+		t.Fatal(err)
+	}
+	h.kept(t, `"home"`)
+	h.fill(t, map[string]any{"certificates": []any{h.certificate("nas")}})
+	b = form.Begin(t.Context())
+	b = form.Fallback(b, errors.New("it cannot be put in force"))
+	if b.Refused == nil || b.Settings.StandIn || len(b.Settings.Certificates) != 1 || b.Settings.Certificates[0].Name != "home" {
+		t.Errorf("falls back to %+v", b)
+	}
+	if err := form.Keep(b.Settings); err != nil {
+		t.Fatal(err)
+	}
+	h.kept(t, `"home"`)
+	if b = form.Fallback(b, errors.New("nor can this")); !b.Settings.StandIn || b.Refused.Mistakes[0].Sentence != "it cannot be put in force" || !strings.Contains(b.Remark, "nor can this") {
+		t.Errorf("falls back to %+v", b)
 	}
 }
 
