@@ -94,6 +94,36 @@ func TestSubscribeTellsRetainedFromPublished(t *testing.T) {
 	}
 }
 
+// Under the race detector: one client reads all retained messages while others
+// make and remove them, and while connections break.
+func TestManyClientsAtOnce(t *testing.T) {
+	b := start(t, "127.0.0.1:0")
+	var group sync.WaitGroup
+	for _, id := range []string{"a", "b"} {
+		c := connect(t, b, id)
+		group.Go(func() {
+			for i := range 100 {
+				for _, payload := range []string{"1", ""} {
+					c.Publish(fmt.Sprintf("x/%s/%d", id, i), 1, true, payload).WaitTimeout(5 * time.Second)
+				}
+			}
+		})
+	}
+	reader := connect(t, b, "c")
+	group.Go(func() {
+		for range 50 {
+			reader.Subscribe("x/#", 1, nil).WaitTimeout(5 * time.Second)
+			reader.Unsubscribe("x/#").WaitTimeout(5 * time.Second)
+		}
+	})
+	group.Wait()
+	for i := range 20 {
+		connect(t, b, fmt.Sprintf("d%d", i))
+	}
+	b.Disconnect()
+	await(t, "wills", func() bool { return len(b.Topics()) == 23 })
+}
+
 func TestDisconnectPublishesWillsAndKeepsTheRest(t *testing.T) {
 	b := start(t, "127.0.0.1:0")
 	if err := b.Publish("kept", []byte("1"), true); err != nil {
