@@ -62,7 +62,8 @@ func TestBlueprint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPublished(t, map[string]string{"blueprints/automation/" + blueprint: string(text), "automations/ours.yaml": automations})
+	p := newPublished(t, map[string]string{"blueprints/automation/" + blueprint: string(text), "automations/ours.yaml": automations,
+		"automations/docs.yaml": strings.Join(shownYAML(t, "- alias: "), "\n")})
 	home, nas := fine("home", "home.example.org"), fine("nas", "")
 	p.show(t, snapshot(home, nas))
 	p.core.Wait(t, "binary_sensor.certsitter_nas_problem", "off", waitLimit)
@@ -85,6 +86,9 @@ func TestBlueprint(t *testing.T) {
 			if state := p.core.State(t, id); state.State != "on" {
 				t.Errorf("%s is %s", id, state.State)
 			}
+		}
+		if shown := p.core.States(t, `^automation\.(a_certificate|home_assistant_takes)`); len(shown) != len(shownYAML(t, "- alias: ")) {
+			t.Errorf("of the documentation's automations there are %v", shown)
 		}
 		if shown := p.shown(t); len(shown) != 0 {
 			t.Errorf("it tells without a problem: %v", shown)
@@ -188,6 +192,20 @@ func TestBlueprint(t *testing.T) {
 	if said := p.core.Complaints(t); said != "" {
 		t.Errorf("Home Assistant complains:\n%s", said)
 	}
+}
+
+// shownYAML is what the documentation shows to be pasted, by its beginning.
+func shownYAML(t *testing.T, begin string) (found []string) {
+	t.Helper()
+	for _, block := range strings.Split(read(t, "../../../docs/home-assistant.md"), "```yaml\n")[1:] {
+		if text, _, _ := strings.Cut(block, "```"); strings.HasPrefix(text, begin) {
+			found = append(found, text)
+		}
+	}
+	if len(found) == 0 {
+		t.Fatalf("the documentation shows no YAML that begins with %q", begin)
+	}
+	return found
 }
 
 // shown are the notifications of ours and of the test's.

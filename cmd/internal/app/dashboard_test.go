@@ -1,7 +1,12 @@
 package app
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
 	"maps"
+	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -40,7 +45,7 @@ func TestDashboard(t *testing.T) {
 			if !strings.Contains(content, "certsitter_hostile_") {
 				continue
 			}
-			shown := p.core.Template(t, content)
+			shown := p.card(t, content)
 			if got := escaped.ReplaceAllString(shown, "$1"); got != said {
 				t.Errorf("shown is %q, not %q", got, said)
 			}
@@ -50,6 +55,22 @@ func TestDashboard(t *testing.T) {
 			return
 		}
 		t.Error("there is no card with the hostile text")
+	})
+
+	t.Run("the card that finds them by itself", func(t *testing.T) {
+		var card struct{ Type, Content string }
+		if err := yaml.Unmarshal([]byte(shownYAML(t, "type: markdown")[0]), &card); err != nil {
+			t.Fatal(err)
+		}
+		rows := strings.Split(p.card(t, card.Content), "\n")
+		for i, r := range rows {
+			rows[i] = escaped.ReplaceAllString(r, "$1")
+		}
+		want := []string{"| | Certificate | Days left |", "|---|---|--:|", "| ⛔ | nas | -2 |",
+			"| 🔴 | " + hostile.Label + " | 3 |", "| 🟢 | home.example.org | 59 |"}
+		if !slices.Equal(rows, want) {
+			t.Errorf("it shows\n%s", strings.Join(rows, "\n"))
+		}
 	})
 
 	t.Run("with the real ids", func(t *testing.T) {
@@ -85,6 +106,46 @@ func TestDashboard(t *testing.T) {
 	if said := p.core.Complaints(t); said != "" {
 		t.Errorf("Home Assistant complains:\n%s", said)
 	}
+}
+
+// askCard renders a template as cards do, by Core's own Python: with strict, and
+// what comes is an event.
+const askCard = `
+import asyncio, aiohttp, json, sys
+url, token, template = sys.argv[1:]
+async def main():
+    async with aiohttp.ClientSession() as session, session.ws_connect(url + "/api/websocket") as ws:
+        await ws.receive_json()
+        await ws.send_json({"type": "auth", "access_token": token})
+        await ws.receive_json()
+        await ws.send_json({"id": 1, "type": "render_template", "template": template, "strict": True, "report_errors": True})
+        while (said := await ws.receive_json(timeout=20))["type"] != "event":
+            pass
+        print(json.dumps(said["event"]))
+asyncio.run(main())
+`
+
+// card is what a person sees in a card that shows a template. Other than the
+// templates of automations it forgives nothing: one that asks for what is not
+// there shows nothing at all.
+func (p *published) card(t *testing.T, template string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "../../../internal/homeassistant/harness/home-assistant", "python", "-c", askCard, p.core.URL, p.core.Token, template)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("render a card: %v", err)
+	}
+	var said struct {
+		Result any
+		Error  string
+	}
+	if err := json.Unmarshal(out, &said); err != nil || said.Error != "" {
+		t.Fatalf("the card shows nothing: %s (%v)", out, err)
+	}
+	return fmt.Sprint(said.Result)
 }
 
 const dashboardPath = "test-certificates"

@@ -99,7 +99,7 @@ func run(ctx context.Context, folder string) (err error) {
 	if err := ready(ctx, d.Sitter); err != nil {
 		return err
 	}
-	if err := h.paste(ctx, mqtt.Dashboard(mqtt.Config{}, snapshot(d.Sitter.Snapshot()), nil)); err != nil {
+	if err := h.paste(ctx, mqtt.Dashboard(mqtt.Config{}, d.Sitter.Snapshot().ForBroker(), nil)); err != nil {
 		return fmt.Errorf("paste the dashboard: %w", err)
 	}
 	device, err := h.device(ctx, "certsitter_home")
@@ -148,18 +148,6 @@ func pictures(ctx context.Context, folder string, h *home, subjects []subject) e
 		}
 	}
 	return nil
-}
-
-// snapshot is as much of what the daemon shows as the dashboard is made from.
-func snapshot(from *sitter.Snapshot) (s mqtt.Snapshot) {
-	for _, c := range from.Certificates {
-		managed := c.Source == "managed"
-		s.Certificates = append(s.Certificates, mqtt.Certificate{
-			Name: c.Name, Label: c.Label, Managed: managed, Endpoints: managed && len(c.Endpoints) > 0,
-			State: mqtt.State{NotBefore: c.NotBefore, NotAfter: c.NotAfter},
-		})
-	}
-	return s
 }
 
 // readyLimit: an order takes a second, and a first look as long.
