@@ -1,10 +1,6 @@
 package addon
 
 import (
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,26 +8,16 @@ import (
 	"time"
 
 	"github.com/certsitter/certsitter/internal/homeassistant"
+	"github.com/certsitter/certsitter/internal/supervisor"
 )
 
 // A realCore is an instance of Home Assistant itself.
 type realCore struct{ *homeassistant.Core }
 
-// supervisor passes /core/… on, as the Supervisor does: with a token of its own,
-// and 502 while Core is away.
+// supervisor passes /core/… on.
 func (r *realCore) supervisor(t *testing.T) *Supervisor {
 	t.Helper()
-	target, err := url.Parse(r.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
-		p.SetURL(target)
-		p.Out.URL.Path = strings.TrimPrefix(p.In.URL.Path, "/core")
-		p.Out.Header.Set("Authorization", "Bearer "+r.Token)
-	}, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }})
-	t.Cleanup(server.Close)
-	return &Supervisor{URL: server.URL, Token: withToken}
+	return asked(startSupervisor(t, supervisor.Setup{CoreURL: r.URL, CoreToken: r.Token}))
 }
 
 func TestRealHomeAssistant(t *testing.T) {
