@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
@@ -19,10 +20,27 @@ import (
 )
 
 type checkCommand struct {
-	Targets  []string `arg:"" optional:"" name:"target" help:"Files, folders, globs, host:port, https://…, smtp://…; without any, everything configured."`
-	JSON     bool     `name:"json" help:"One JSON document."`
-	Warn     *int     `help:"Warning below this many days, taken literally. Default: 21, or what is configured."`
-	Critical *int     `help:"Critical below this many days. Default: 7, or what is configured."`
+	Targets  []string // none = everything configured
+	JSON     bool
+	Warn     *int // days, taken literally; nil = what is configured
+	Critical *int
+}
+
+func (k *checkCommand) line() *cobra.Command {
+	l := &cobra.Command{
+		Use:   "check [TARGET...]",
+		Short: "Look once at files, endpoints or everything configured.",
+		Long: `Look once at files, endpoints or everything configured.
+
+A TARGET is a file, a folder, a glob, host:port, https://… or smtp://…. Without
+any, everything configured is looked at. The exit code is that of a monitoring
+plugin: 0 fine, 1 warning, 2 critical, 3 unknown.`,
+		Args: anyNumber(&k.Targets),
+	}
+	l.Flags().BoolVar(&k.JSON, "json", false, "one JSON document")
+	l.Flags().Func("warn", "warning below this many `DAYS`, taken literally.\nDefault: 21, or what is configured", number(&k.Warn))
+	l.Flags().Func("critical", "critical below this many `DAYS`.\nDefault: 7, or what is configured", number(&k.Critical))
+	return l
 }
 
 // The days that are meant when nobody says otherwise (CONTRACT §2).

@@ -14,7 +14,6 @@ import (
 	"time"
 	_ "time/tzdata" // times of day are local, also where the system has no zone data
 
-	"github.com/alecthomas/kong"
 	"golang.org/x/term"
 
 	"github.com/certsitter/certsitter/cmd/internal/settings"
@@ -70,52 +69,17 @@ func (e *exit) Error() string {
 
 func (e *exit) Unwrap() error { return e.err }
 
-// cli is the command line: one field per command, in the order of the help.
-type cli struct {
-	Config string `help:"The configuration file. Default: ./certsitter.yaml, then /etc/certsitter/certsitter.yaml; as a Home Assistant app /data/options.json." placeholder:"FILE" type:"path"`
-
-	Run         runCommand         `cmd:"" help:"The daemon: renews, watches, publishes and tells."`
-	Check       checkCommand       `cmd:"" help:"Look once at files, endpoints or everything configured."`
-	Renew       renewCommand       `cmd:"" help:"Renew certificates now."`
-	Revoke      revokeCommand      `cmd:"" help:"Revoke a certificate and order a new one with a new key."`
-	Status      statusCommand      `cmd:"" help:"What the daemon knows."`
-	Notify      notifyCommand      `cmd:"" help:"Messages."`
-	Openhab     openhabCommand     `cmd:"" help:"Print files for openHAB, for the configured certificates."`
-	Providers   providersCommand   `cmd:"" help:"The DNS providers, or the variables of one."`
-	Unpublish   unpublishCommand   `cmd:"" help:"Empty every topic of ours on the broker, for leaving."`
-	Schema      schemaCommand      `cmd:"" help:"The JSON Schema of the configuration file."`
-	Healthcheck healthcheckCommand `cmd:"" help:"Whether the daemon is healthy, for a container's HEALTHCHECK."`
-	Version     versionCommand     `cmd:"" help:"The versions of the program and what it is made of."`
-}
-
 // run parses and carries out one command line and gives the exit code.
-func run(ctx context.Context, args []string, s shell) (code int) {
-	type ended int
-	defer func() {
-		if over := recover(); over != nil {
-			wanted, ok := over.(ended)
-			if !ok {
-				panic(over)
-			}
-			code = int(wanted)
-		}
-	}()
-	c := &cli{}
-	parser, err := kong.New(c, kong.Name("certsitter"), kong.UsageOnError(),
-		kong.Description("Looks after a home's TLS certificates: renews them, watches them, and tells when one needs a person."),
-		kong.Writers(s.out, s.err), kong.Exit(func(code int) { panic(ended(code)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(s, c))
-	if err != nil {
-		fmt.Fprintln(s.err, "certsitter:", err)
-		return exitUsage
-	}
-	parsed, err := parser.Parse(args)
+func run(ctx context.Context, args []string, s shell) int {
+	c, err := parse(args, s)
 	if err != nil {
 		fmt.Fprintf(s.err, "certsitter: %v. See certsitter --help.\n", err)
 		return usageCode(args)
 	}
-	return s.conclude(parsed.Run())
+	if c.command == nil {
+		return exitOK
+	}
+	return s.conclude(c.command.Run(ctx, s, c))
 }
 
 // usageCode is the exit code of a wrong command line: that of the command, the

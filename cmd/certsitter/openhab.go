@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
+
+	"github.com/spf13/cobra"
 
 	"github.com/certsitter/certsitter/cmd/internal/daemon"
 	"github.com/certsitter/certsitter/mqtt"
@@ -10,12 +13,25 @@ import (
 // openhabCommand prints a file for openHAB, from the configuration alone: no
 // daemon and no broker is asked.
 type openhabCommand struct {
-	File   string `arg:"" enum:"things,items,rules,sitemap,yaml" help:"Which one: things, items, rules, sitemap, or yaml: things and items for openHAB 5."`
-	Bridge string `help:"UID of the broker that openHAB has already. Without it, Things come with a broker of their own." placeholder:"mqtt:broker:NAME"`
+	File   string
+	Bridge string // UID of the broker that openHAB has already; "" = Things come with one of their own
+}
+
+func (o *openhabCommand) line() *cobra.Command {
+	l := &cobra.Command{
+		Use:   "openhab FILE",
+		Short: "Print files for openHAB, for the configured certificates.",
+		Long: `Print files for openHAB, for the configured certificates.
+
+FILE is things, items, rules, sitemap, or yaml: things and items for openHAB 5.`,
+		Args: oneOf("FILE", &o.File, "things", "items", "rules", "sitemap", "yaml"),
+	}
+	l.Flags().StringVar(&o.Bridge, "bridge", "", "`UID` of the broker that openHAB has already, like\nmqtt:broker:NAME. Without it, Things come with a broker of\ntheir own")
+	return l
 }
 
 // Run prints the file.
-func (o *openhabCommand) Run(s shell, c *cli) error {
+func (o *openhabCommand) Run(_ context.Context, s shell, c *cli) error {
 	if o.Bridge != "" {
 		if err := mqtt.CheckOpenHABBridge(o.Bridge); err != nil {
 			return &exit{exitUsage, fmt.Errorf("--bridge: %w", err)}

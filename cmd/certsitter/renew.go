@@ -6,14 +6,27 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
 )
 
 type renewCommand struct {
-	Names   []string `arg:"" name:"name" help:"Certificates, by their names in the configuration."`
-	Force   bool     `help:"Even if it is not due. The CA's limits hold all the same."`
-	Staging bool     `help:"At the CA's staging environment. The files in use are not touched."`
-	DryRun  bool     `help:"A trial at the CA's staging environment, of which nothing is kept."`
+	Names                  []string
+	Force, Staging, DryRun bool
+}
+
+func (r *renewCommand) line() *cobra.Command {
+	l := &cobra.Command{
+		Use:   "renew NAME...",
+		Short: "Renew certificates now.",
+		Long:  "Renew certificates now. A NAME is a certificate's in the configuration.",
+		Args:  oneOrMore("NAME", &r.Names),
+	}
+	l.Flags().BoolVar(&r.Force, "force", false, "even if it is not due. The CA's limits hold all the same")
+	l.Flags().BoolVar(&r.Staging, "staging", false, "at the CA's staging environment. The files in use are not\ntouched")
+	l.Flags().BoolVar(&r.DryRun, "dry-run", false, "a trial at the CA's staging environment, of which nothing\nis kept")
+	return l
 }
 
 // Run renews one certificate after another.
@@ -124,8 +137,18 @@ func (s shell) followDeployment(ctx context.Context, a asked, events <-chan sitt
 }
 
 type revokeCommand struct {
-	Name   string `arg:"" help:"The certificate, by its name in the configuration."`
-	Reason string `default:"unspecified" help:"unspecified, keyCompromise, affiliationChanged, superseded or cessationOfOperation (RFC 5280)."`
+	Name, Reason string
+}
+
+func (r *revokeCommand) line() *cobra.Command {
+	l := &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Revoke a certificate and order a new one with a new key.",
+		Long:  "Revoke a certificate and order a new one with a new key. NAME is the\ncertificate's in the configuration.",
+		Args:  one("NAME", &r.Name),
+	}
+	l.Flags().StringVar(&r.Reason, "reason", "unspecified", "`REASON`: unspecified, keyCompromise, affiliationChanged,\nsuperseded or cessationOfOperation (RFC 5280)")
+	return l
 }
 
 // Run revokes and then follows the renewal that replaces it.

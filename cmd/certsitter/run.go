@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
 
 	"github.com/certsitter/certsitter/cmd/internal/daemon"
 	"github.com/certsitter/certsitter/cmd/internal/settings"
@@ -21,6 +22,10 @@ import (
 )
 
 type runCommand struct{}
+
+func (*runCommand) line() *cobra.Command {
+	return &cobra.Command{Use: "run", Short: "The daemon: renews, watches, publishes and tells.", Args: noArguments}
+}
 
 // Run is the daemon.
 func (r *runCommand) Run(ctx context.Context, s shell, c *cli) error {

@@ -15,6 +15,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/certsitter/certsitter/cmd/internal/daemon"
 	"github.com/certsitter/certsitter/cmd/internal/page"
 	"github.com/certsitter/certsitter/cmd/internal/settings"
@@ -23,12 +25,17 @@ import (
 	"github.com/certsitter/certsitter/mqtt"
 )
 
-type notifyCommand struct {
-	Test notifyTestCommand `cmd:"" help:"Send a test message to all targets, or to one."`
+type notifyTestCommand struct {
+	Target string // "" = all
 }
 
-type notifyTestCommand struct {
-	Target string `arg:"" optional:"" help:"The target's id, as certsitter status shows it."`
+func (n *notifyTestCommand) line() *cobra.Command {
+	return &cobra.Command{
+		Use:   "test [TARGET]",
+		Short: "Send a test message to all targets, or to one.",
+		Long:  "Send a test message to all targets, or to one. TARGET is an id as\ncertsitter status shows it.",
+		Args:  maybeOne(&n.Target),
+	}
 }
 
 // Run sends test messages.
@@ -59,11 +66,20 @@ func (n *notifyTestCommand) Run(ctx context.Context, s shell, c *cli) error {
 }
 
 type providersCommand struct {
-	Code string `arg:"" optional:"" help:"A provider's code, as it is written under provider."`
+	Code string // "" = list all
+}
+
+func (p *providersCommand) line() *cobra.Command {
+	return &cobra.Command{
+		Use:   "providers [CODE]",
+		Short: "The DNS providers, or the variables of one.",
+		Long:  "The DNS providers, or the variables of one. CODE is what is written under\nprovider.",
+		Args:  maybeOne(&p.Code),
+	}
 }
 
 // Run lists the providers, or one's variables.
-func (p *providersCommand) Run(s shell) error {
+func (p *providersCommand) Run(_ context.Context, s shell, _ *cli) error {
 	if p.Code == "" {
 		table := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 		for _, provider := range providers.All() {
@@ -106,6 +122,10 @@ func describe(w io.Writer, p providers.Provider) {
 
 type unpublishCommand struct{}
 
+func (*unpublishCommand) line() *cobra.Command {
+	return &cobra.Command{Use: "unpublish", Short: "Empty every topic of ours on the broker, for leaving.", Args: noArguments}
+}
+
 // unpublishLimit bounds the whole conversation with the broker.
 const unpublishLimit = time.Minute
 
@@ -146,13 +166,21 @@ func (u *unpublishCommand) Run(ctx context.Context, s shell, c *cli) error {
 
 type schemaCommand struct{}
 
+func (*schemaCommand) line() *cobra.Command {
+	return &cobra.Command{Use: "schema", Short: "The JSON Schema of the configuration file.", Args: noArguments}
+}
+
 // Run prints the schema.
-func (*schemaCommand) Run(s shell) error {
+func (*schemaCommand) Run(_ context.Context, s shell, _ *cli) error {
 	_, err := fmt.Fprintf(s.out, "%s\n", strings.TrimSpace(string(settings.Schema())))
 	return err
 }
 
 type healthcheckCommand struct{}
+
+func (*healthcheckCommand) line() *cobra.Command {
+	return &cobra.Command{Use: "healthcheck", Short: "Whether the daemon is healthy, for a container's HEALTHCHECK.", Args: noArguments}
+}
 
 const healthLimit = 5 * time.Second
 
@@ -185,7 +213,13 @@ func (*healthcheckCommand) Run(ctx context.Context, s shell, c *cli) error {
 }
 
 type versionCommand struct {
-	JSON bool `name:"json" help:"One JSON document."`
+	JSON bool
+}
+
+func (v *versionCommand) line() *cobra.Command {
+	l := &cobra.Command{Use: "version", Short: "The versions of the program and what it is made of.", Args: noArguments}
+	l.Flags().BoolVar(&v.JSON, "json", false, "one JSON document")
+	return l
 }
 
 // versions is what the program is made of.
@@ -204,7 +238,7 @@ type versions struct {
 const shoutrrrVersion = "v0.13.2"
 
 // Run prints versions.
-func (v *versionCommand) Run(s shell) error {
+func (v *versionCommand) Run(_ context.Context, s shell, _ *cli) error {
 	of := versions{
 		Version: worker.BuildVersion(version), Commit: commitOf(), Go: runtime.Version(),
 		Lego: providers.LegoVersion, Shoutrrr: shoutrrrVersion, Protocol: worker.Protocol, Providers: len(providers.All()),

@@ -6,11 +6,19 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
 )
 
 type statusCommand struct {
-	JSON bool `name:"json" help:"One JSON document."`
+	JSON bool
+}
+
+func (k *statusCommand) line() *cobra.Command {
+	l := &cobra.Command{Use: "status", Short: "What the daemon knows.", Args: noArguments}
+	l.Flags().BoolVar(&k.JSON, "json", false, "one JSON document")
+	return l
 }
 
 // Run prints what the daemon knows.
