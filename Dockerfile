@@ -9,7 +9,7 @@ WORKDIR /src
 
 # The modules are a layer of their own: they change less often than the sources.
 COPY go.mod go.sum ./
-RUN go mod download
+RUN go mod download && find /go/pkg/mod/cache/download -name "*.zip" -delete
 
 COPY . .
 

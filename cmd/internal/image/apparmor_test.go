@@ -314,7 +314,7 @@ func checkTrace(t *testing.T, c *container) {
 			t.Errorf("%s needs %s for %s: %s", u.room, p.lacks(u.path, u.needs), u.path, u.call)
 		}
 	}
-	for room, program := range map[string]string{"certsitter": "/usr/bin/s6-svscan", "certsitter//daemon": "/usr/bin/certsitter", "certsitter//daemon//worker": "/usr/bin/certsitter-worker"} {
+	for room, program := range map[string]string{"certsitter": "/command/s6-svscan", "certsitter//daemon": "/usr/bin/certsitter", "certsitter//daemon//worker": "/usr/bin/certsitter-worker"} {
 		if !slices.Contains(starts[room], program) || seen[room] < 5 {
 			t.Errorf("in %s %v were started and %d files were used: that is not all", room, starts[room], seen[room])
 		}

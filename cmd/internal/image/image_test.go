@@ -147,6 +147,11 @@ func (c *container) health() error {
 	if !found || strings.HasPrefix(shell, "[") {
 		c.t.Fatalf("HEALTHCHECK %s is no shell's command, from which AppArmor lets the program in", rest)
 	}
+	return c.exec(shell)
+}
+
+// exec is docker exec.
+func (c *container) exec(shell string) error {
 	cmd := &exec.Cmd{Path: "/bin/sh", Args: []string{"/bin/sh", "-c", shell}, Env: c.env, Dir: "/", SysProcAttr: &syscall.SysProcAttr{Chroot: c.root}}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
@@ -333,6 +338,17 @@ func TestApp(t *testing.T) {
 		t.Errorf("%d orders", n)
 	}
 	checkTrace(t, c)
+	trace, err := os.ReadFile(c.trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	users, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if alone := strings.HasSuffix(strings.TrimSpace(string(users)), " 1"); !alone && !bytes.Contains(trace, []byte("setuid(100)")) {
+		t.Error("the worker did not become the user certsitter")
+	}
 }
 
 // Options that are refused end nothing: the app stays, healthy, to be looked at.
@@ -377,6 +393,11 @@ func TestWithoutSupervisor(t *testing.T) {
 			t.Errorf("/%s is not there", name)
 		}
 	}
+	// As docs/docker.md says.
+	if err := c.exec("/command/s6-svc -h /run/service/certsitter"); err != nil {
+		t.Error(err)
+	}
+	c.eventually("it has read its configuration again", func() bool { return strings.Contains(c.log.String(), "configuration read again") })
 	if code := c.stop(); code != 0 {
 		t.Errorf("stopped, it ends with %d", code)
 	}

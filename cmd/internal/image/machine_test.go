@@ -195,6 +195,11 @@ func newRoot(t *testing.T) string {
 			t.Fatal(err)
 		}
 		copyFile(t, found, inTop("usr/bin/"+program)) // where Debian's s6 looks for itself
+		if strings.HasPrefix(program, "s6-") {
+			if err := os.Symlink("/usr/bin/"+program, inTop("command/"+program)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	copyTree(t, "testdata/base", top)
 	write(t, inTop("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\ncertsitter:x:100:101::/nonexistent:/sbin/nologin\n", 0o644)

@@ -10,9 +10,9 @@ import (
 )
 
 // tracedCalls are those that AppArmor has a say in, and those that make
-// processes. Looking at a file's status is always allowed.
+// processes or change whose they are. Looking at a file's status is always allowed.
 const tracedCalls = "open,openat,openat2,creat,mkdir,mkdirat,mknod,mknodat,unlink,unlinkat,rmdir,rename,renameat,renameat2,link,linkat,symlink,symlinkat," +
-	"chmod,fchmodat,chown,lchown,fchownat,truncate,utimensat,flock,bind,connect,execve,execveat,clone,clone3,fork,vfork"
+	"chmod,fchmodat,chown,lchown,fchownat,truncate,utimensat,flock,bind,connect,execve,execveat,clone,clone3,fork,vfork,setuid"
 
 // A use is what a process of a room did with a file.
 type use struct{ room, path, needs, call string }
