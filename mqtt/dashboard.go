@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -17,110 +16,72 @@ type EntityIDs map[string]string
 // in it are ours and the certificates' labels, quoted; no state is.
 func Dashboard(c Config, s Snapshot, ids EntityIDs) []byte {
 	certs, targets, _ := namedOnce(s)
-	y := &yamlText{}
-	y.comment("A view for a dashboard of Home Assistant. Open the dashboard, press the pencil, +,",
-		"then the three dots and Edit in YAML; put all of this there and save.")
-	y.pair("title", "Certificates")
-	y.pair("path", "certificates")
-	y.pair("icon", "mdi:certificate")
-	y.pair("type", "sections")
-	y.number("max_columns", 3)
-	y.list("sections", func() {
-		for _, cert := range certs {
-			y.item(func() { y.certificateSection(c, cert, ids) })
-		}
-		y.item(func() { y.serviceSection(c, targets, ids) })
-	})
-	return []byte(y.b.String())
+	var b strings.Builder
+	b.WriteString(dashboardHead)
+	for _, cert := range certs {
+		b.WriteString(certificateSection(c, cert, ids))
+	}
+	b.WriteString(serviceSection(c, targets, ids))
+	return []byte(b.String())
 }
 
 // real is the id in force of a proposed one.
 func (ids EntityIDs) real(proposed string) string {
-	if id := ids[proposed]; entityID.MatchString(id) {
+	if id := ids[proposed]; isEntityID(id) {
 		return id
 	}
 	return proposed
 }
 
-// namer gives the real entity ids of one device.
-func (ids EntityIDs) namer(node string) func(component, object string) string {
-	return func(component, object string) string {
-		return ids.real(component + "." + node + "_" + object)
+// names are pairs for a Replacer: ${object} stands for the id of an entity.
+func (ids EntityIDs) names(node string, entities []entity, pairs ...string) []string {
+	for _, e := range entities {
+		pairs = append(pairs, "${"+e.object+"}", ids.real(proposed(node, e)))
 	}
+	return pairs
 }
 
-func (y *yamlText) certificateSection(c Config, cert Certificate, ids EntityIDs) {
-	label := c.certificateDevice(cert, certificateEntities(c, cert)).Name
-	id := ids.namer(c.node(cert.Name))
-	y.pair("type", "grid")
-	y.list("cards", func() {
-		y.heading(label, "mdi:certificate", id("sensor", "status"))
-		y.daysLeft(id("sensor", "days_left"), id("sensor", "status"), lifetimeDays(cert.State))
-		y.tile(id("binary_sensor", "problem"), "State")
-		if cert.Endpoints {
-			y.tile(id("binary_sensor", "not_deployed"), "In use")
-		}
-		y.date(id("sensor", "not_after"), "Expires")
-		next := func() { y.tile(id("sensor", "next_renewal"), "Next renewal") }
-		if cert.Managed && cert.Endpoints { // so that no row is half empty
-			next()
-		}
-		y.lastResult(id("sensor", "last_result"), id("binary_sensor", "problem"))
-		if !cert.Managed {
-			return
-		}
-		if !cert.Endpoints {
-			next()
-		}
-		y.button(id("button", "renew"), "Renew now", cert.Endpoints, "Renew the certificate of "+label+" now, even if it is not due?")
-	})
-}
-
-func (y *yamlText) serviceSection(c Config, targets []Target, ids EntityIDs) {
-	id := ids.namer(c.base())
-	y.pair("type", "grid")
-	y.list("cards", func() {
-		y.heading(serviceName, "mdi:shield-check", id("binary_sensor", "connection"))
-		y.tile(id("sensor", "lowest_days_left"), "Lowest days left")
-		y.date(id("sensor", "next_expiry"), "Next expiry")
-		y.tile(id("sensor", "problems"), "Problems")
-		y.tile(id("sensor", "last_check"), "Last check")
-		for _, t := range targets {
-			y.tile(id("binary_sensor", "target_"+t.ID), targetEntity(c, t).Name)
-		}
-		y.button(id("button", "check"), "Check now", false, "")
-		y.button(id("button", "notify"), "Test message", false, "")
-	})
+func certificateSection(c Config, cert Certificate, ids EntityIDs) string {
+	entities := certificateEntities(c, cert)
+	label := c.certificateDevice(cert, entities).Name
+	text := certificateHead + daysLeft("green", "state_not", "warning", "critical", "expired") +
+		daysLeft("orange", "state", "warning") + daysLeft("red", "state", "critical", "expired") + stateTile
+	renew := renewTile
+	if cert.Endpoints {
+		text += inUseTile
+		renew = strings.Replace(renew, "        tap_action:", wide+"        tap_action:", 1)
+	}
+	text += expiresTile
+	if cert.Managed && cert.Endpoints { // so that no row is half empty
+		text += nextRenewalTile
+	}
+	text += lastResultCards
+	if cert.Managed && !cert.Endpoints {
+		text += nextRenewalTile
+	}
+	if cert.Managed {
+		text += renew
+	}
+	return strings.NewReplacer(ids.names(c.node(cert.Name), entities,
+		"${label}", quoted(label), "${lifetime}", strconv.Itoa(lifetimeDays(cert.State)),
+		"${confirm}", quoted("Renew the certificate of "+label+" now, even if it is not due?"))...).Replace(text)
 }
 
 // daysLeft is a bar as long as the certificate's life. Home Assistant cannot
 // change a card's colour by a state, so there is one for each colour.
-func (y *yamlText) daysLeft(entity, status string, lifetime int) {
-	bad := []string{"critical", "expired"}
-	for _, when := range []struct {
-		colour, condition string
-		states            []string
-	}{
-		{"green", "state_not", append([]string{"warning"}, bad...)},
-		{"orange", "state", []string{"warning"}},
-		{"red", "state", bad},
-	} {
-		y.item(func() {
-			y.pair("type", "tile")
-			y.pair("entity", entity)
-			y.pair("name", "Days left")
-			y.pair("color", when.colour)
-			y.wide()
-			y.list("features", func() {
-				y.item(func() {
-					y.pair("type", "bar-gauge")
-					y.number("min", 0)
-					y.number("max", lifetime)
-				})
-			})
-			y.visibleIf(status, when.condition, when.states...)
-		})
+func daysLeft(colour, condition string, statuses ...string) string {
+	return strings.NewReplacer("${colour}", colour, "${condition}", condition).Replace(daysLeftTile) +
+		"              - " + strings.Join(statuses, "\n              - ") + "\n"
+}
+
+func serviceSection(c Config, targets []Target, ids EntityIDs) string {
+	text, entities := serviceHead, serviceEntities(c)
+	for _, t := range targets {
+		e := targetEntity(c, t)
+		entities = append(entities, e)
+		text += "      - type: tile\n        entity: ${" + e.object + "}\n        name: " + quoted(e.Name) + "\n"
 	}
+	return strings.NewReplacer(ids.names(c.base(), entities)...).Replace(text + serviceButtons)
 }
 
 // lifetimeDays is the end of the bar: a certificate that was just issued fills
@@ -132,160 +93,165 @@ func lifetimeDays(s State) int {
 	return 90
 }
 
-// heading has the state of an entity beside it.
-func (y *yamlText) heading(text, icon, badge string) {
-	y.item(func() {
-		y.pair("type", "heading")
-		y.pair("heading", text)
-		y.pair("icon", icon)
-		y.list("badges", func() {
-			y.item(func() {
-				y.pair("type", "entity")
-				y.pair("entity", badge)
-				y.flag("show_icon", false)
-			})
-		})
-	})
-}
-
-func (y *yamlText) tile(entity, name string) {
-	y.item(func() {
-		y.pair("type", "tile")
-		y.pair("entity", entity)
-		y.pair("name", name)
-	})
-}
-
-// date is a tile that shows a day, which Home Assistant otherwise rounds to
-// months.
-func (y *yamlText) date(entity, name string) {
-	y.item(func() {
-		y.pair("type", "tile")
-		y.pair("entity", entity)
-		y.pair("name", name)
-		y.pair("time_format", "date")
-	})
-}
-
-// lastResult is one line while all is well, and the whole sentence where a
-// person has to read it. A sentence may quote a stranger, so nothing in it is
-// taken for Markdown.
-func (y *yamlText) lastResult(entity, problem string) {
-	y.item(func() {
-		y.pair("type", "tile")
-		y.pair("entity", entity)
-		y.pair("name", "Last result")
-		y.wide()
-		y.visibleIf(problem, "state", "off")
-	})
-	y.item(func() {
-		y.pair("type", "markdown")
-		y.pair("content", `{{ states('`+entity+`') | regex_replace('([!-/:-@\\[-`+"`"+`{-~])', '\\\\\\1') }}`)
-		y.wide()
-		y.visibleIf(problem, "state", "on")
-	})
-}
-
-// visibleIf shows a card while an entity has, or has not, one of the states.
-func (y *yamlText) visibleIf(entity, condition string, states ...string) {
-	y.list("visibility", func() {
-		y.item(func() {
-			y.pair("condition", "state")
-			y.pair("entity", entity)
-			y.list(condition, func() {
-				for _, state := range states {
-					y.line("- " + quoted(state))
-				}
-			})
-		})
-	})
-}
-
-// button is a tile that presses, wherever one taps on it.
-func (y *yamlText) button(entity, name string, wide bool, confirmation string) {
-	y.item(func() {
-		y.pair("type", "tile")
-		y.pair("entity", entity)
-		y.pair("name", name)
-		y.flag("hide_state", true)
-		if wide {
-			y.wide()
-		}
-		for _, where := range []string{"tap_action", "icon_tap_action"} {
-			y.group(where, func() {
-				y.pair("action", "perform-action")
-				y.pair("perform_action", "button.press")
-				y.group("target", func() { y.pair("entity_id", entity) })
-				if confirmation != "" {
-					y.group("confirmation", func() { y.pair("text", confirmation) })
-				}
-			})
-		}
-	})
-}
-
-// wide makes a card as wide as its section.
-func (y *yamlText) wide() {
-	y.group("grid_options", func() { y.pair("columns", "full") })
-}
-
-// yamlText writes block YAML, with every text in double quotes that could be
-// taken for something else.
-type yamlText struct {
-	b     strings.Builder
-	depth int
-	dash  bool // the next line begins an item of a list
-}
-
-func (y *yamlText) comment(lines ...string) {
-	for _, l := range lines {
-		y.line("# " + l)
-	}
-}
-
-func (y *yamlText) line(text string) {
-	indent := strings.Repeat("  ", y.depth)
-	if y.dash {
-		indent = strings.Repeat("  ", y.depth-1) + "- "
-		y.dash = false
-	}
-	y.b.WriteString(indent + text + "\n")
-}
-
-func (y *yamlText) pair(key, value string)       { y.line(key + ": " + quoted(value)) }
-func (y *yamlText) number(key string, value int) { y.line(key + ": " + strconv.Itoa(value)) }
-func (y *yamlText) flag(key string, value bool)  { y.line(key + ": " + strconv.FormatBool(value)) }
-
-func (y *yamlText) group(key string, inside func()) {
-	y.line(key + ":")
-	y.depth++
-	inside()
-	y.depth--
-}
-
-// list is key with items below it, each made by item.
-func (y *yamlText) list(key string, items func()) { y.group(key, items) }
-
-func (y *yamlText) item(inside func()) {
-	y.depth++
-	y.dash = true
-	inside()
-	y.depth--
-}
-
-// quoted is a text as YAML 1.1 and 1.2 read it: words as they are, everything
-// else as JSON writes it, which both can read.
+// quoted is a text as YAML 1.1 and 1.2 read it, which is as JSON writes it, but
+// for signs that YAML does not allow as they are.
 func quoted(s string) string {
-	if plainWord.MatchString(s) && !reservedWord.MatchString(s) {
-		return s
-	}
 	return strings.NewReplacer("\ufffe", `\uFFFE`, "\uffff", `\uFFFF`, "\u007f", `\u007F`, "\u0085", `\u0085`, "\ufeff", `\uFEFF`).
 		Replace(string(encode(s)))
 }
 
-// What needs no quotes: words, and ids such as sensor.x and mdi:x. Of the words
-// some are no texts to YAML.
-var (
-	plainWord    = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_-]*( [A-Za-z0-9_-]+)*|[a-z_]+[.:][a-z0-9_-]+)$`)
-	reservedWord = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|true|false|null|none)$`)
-)
+const dashboardHead = `# A view for a dashboard of Home Assistant. Open the dashboard, press the pencil, +,
+# then the three dots and Edit in YAML; put all of this there and save.
+title: Certificates
+path: certificates
+icon: mdi:certificate
+type: sections
+max_columns: 3
+sections:
+`
+
+const certificateHead = `  - type: grid
+    cards:
+      - type: heading
+        heading: ${label}
+        icon: mdi:certificate
+        badges:
+          - type: entity
+            entity: ${status}
+            show_icon: false
+`
+
+// wide makes a card as wide as its section.
+const wide = `        grid_options:
+          columns: full
+`
+
+const daysLeftTile = `      - type: tile
+        entity: ${days_left}
+        name: Days left
+        color: ${colour}
+` + wide + `        features:
+          - type: bar-gauge
+            min: 0
+            max: ${lifetime}
+        visibility:
+          - condition: state
+            entity: ${status}
+            ${condition}:
+`
+
+const stateTile = `      - type: tile
+        entity: ${problem}
+        name: State
+`
+
+const inUseTile = `      - type: tile
+        entity: ${not_deployed}
+        name: In use
+`
+
+// A day, since Home Assistant otherwise rounds to months.
+const expiresTile = `      - type: tile
+        entity: ${not_after}
+        name: Expires
+        time_format: date
+`
+
+const nextRenewalTile = `      - type: tile
+        entity: ${next_renewal}
+        name: Next renewal
+`
+
+// lastResultCards are one line while all is well, and the whole sentence where a
+// person has to read it. A sentence may quote a stranger, so nothing in it is
+// taken for Markdown.
+const lastResultCards = `      - type: tile
+        entity: ${last_result}
+        name: Last result
+` + wide + `        visibility:
+          - condition: state
+            entity: ${problem}
+            state: "off"
+      - type: markdown
+        content: >-
+          {{ states('${last_result}') | regex_replace('([!-/:-@\\[-` + "`" + `{-~])', '\\\\\\1') }}
+` + wide + `        visibility:
+          - condition: state
+            entity: ${problem}
+            state: "on"
+`
+
+// renewTile presses wherever one taps on it.
+const renewTile = `      - type: tile
+        entity: ${renew}
+        name: Renew now
+        hide_state: true
+        tap_action:
+          action: perform-action
+          perform_action: button.press
+          target:
+            entity_id: ${renew}
+          confirmation:
+            text: ${confirm}
+        icon_tap_action:
+          action: perform-action
+          perform_action: button.press
+          target:
+            entity_id: ${renew}
+          confirmation:
+            text: ${confirm}
+`
+
+const serviceHead = `  - type: grid
+    cards:
+      - type: heading
+        heading: Certsitter
+        icon: mdi:shield-check
+        badges:
+          - type: entity
+            entity: ${connection}
+            show_icon: false
+      - type: tile
+        entity: ${lowest_days_left}
+        name: Lowest days left
+      - type: tile
+        entity: ${next_expiry}
+        name: Next expiry
+        time_format: date
+      - type: tile
+        entity: ${problems}
+        name: Problems
+      - type: tile
+        entity: ${last_check}
+        name: Last check
+`
+
+const serviceButtons = `      - type: tile
+        entity: ${check}
+        name: Check now
+        hide_state: true
+        tap_action:
+          action: perform-action
+          perform_action: button.press
+          target:
+            entity_id: ${check}
+        icon_tap_action:
+          action: perform-action
+          perform_action: button.press
+          target:
+            entity_id: ${check}
+      - type: tile
+        entity: ${notify}
+        name: Test message
+        hide_state: true
+        tap_action:
+          action: perform-action
+          perform_action: button.press
+          target:
+            entity_id: ${notify}
+        icon_tap_action:
+          action: perform-action
+          perform_action: button.press
+          target:
+            entity_id: ${notify}
+`

@@ -108,7 +108,7 @@ func hostileTexts() []string {
 	return []string{
 		`"`, `'`, "a: b", "- a", "# no comment", "a #b", "&a", "*a", "!env A", "%a", "@a", "`a`", "{a: b}", "[a]", "|", ">", "?", "---", "...", "~", "null", "yes", "No", "ON", "off",
 		"1", "1e3", "0x10", "1:30", ".inf", "=", "<<", "{{ 1 + 1 }}", "{% raw %}", "</script><img src=x onerror=alert(1)>", "![x](https://evil.example/x.png)",
-		"a\\nb", "\\", "ä€🙂", "\U0010ffff", "\ufffe\uffff", "\u2028", strings.Repeat("x", 300), "Problem", "Renew now, please",
+		"a\\nb", "\\", "ä€🙂", "\U0010ffff", "\ufffe\uffff", "\u2028", strings.Repeat("x", 300), "Problem", "Renew now, please", "${days_left}${confirm}",
 	}
 }
 

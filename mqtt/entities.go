@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"encoding/json"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -37,7 +36,21 @@ const EntityTemplate = `{%- set out = namespace(devices=[]) -%}
 // answerLimit is more than a thousand certificates need.
 const answerLimit = 4 << 20
 
-var entityID = regexp.MustCompile(`^[a-z0-9_]{1,64}\.[a-z0-9_]{1,255}$`)
+// isEntityID says whether id is one: nothing else gets into what others paste.
+func isEntityID(id string) bool {
+	domain, object, ok := strings.Cut(id, ".")
+	return ok && len(id) <= 255 && word(domain) && word(object)
+}
+
+// word says whether s is made of a-z, 0-9 and _.
+func word(s string) bool {
+	for _, r := range []byte(s) {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '_' {
+			return false
+		}
+	}
+	return s != ""
+}
 
 // RealEntityIDs reads what Home Assistant said to EntityTemplate and finds the
 // entities of the snapshot in it. An entity is found by the id that we
@@ -88,7 +101,7 @@ func (ids EntityIDs) add(node string, wanted []entity, devices []foundDevice) {
 		return
 	}
 	device, left := devices[i], slices.Clone(devices[i].Entities)
-	left = slices.DeleteFunc(left, func(f foundEntity) bool { return !entityID.MatchString(f.ID) })
+	left = slices.DeleteFunc(left, func(f foundEntity) bool { return !isEntityID(f.ID) })
 	for _, same := range []func(e entity, f foundEntity) bool{
 		func(e entity, f foundEntity) bool { return f.ID == proposed(node, e) },
 		func(e entity, f foundEntity) bool { return numbered(f.ID, proposed(node, e)) },

@@ -98,7 +98,7 @@ func FuzzRealEntityIDs(f *testing.F) {
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		taken := map[string]string{}
 		for proposed, id := range RealEntityIDs(testConfig(), testSnapshot(), answer) {
-			if !entityID.MatchString(id) {
+			if !isEntityID(id) {
 				t.Errorf("%s is %q", proposed, id)
 			}
 			if other, twice := taken[id]; twice {
