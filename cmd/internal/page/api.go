@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html/template"
 	"io"
 	"math"
 	"mime"
@@ -21,10 +20,12 @@ import (
 	"strings"
 	"time"
 
+	g "maragu.dev/gomponents"
+
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
 )
 
-//go:embed page.html page.css page.js icon.svg
+//go:embed page.css page.js icon.svg
 var files embed.FS
 
 // Deadlines of commands. A renewal is answered when it has begun; looks, test
@@ -107,13 +108,7 @@ func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	})
 	v.Downloads = c.Downloads
 	v.Version = cmp.Or(v.Version, c.Version)
-	s.render(w, http.StatusOK, "page", v)
-}
-
-// parsePages reads the templates; they are part of the program, so a mistake
-// in them shows at the first start.
-func parsePages() *template.Template {
-	return template.Must(template.New("").Funcs(template.FuncMap{"glyph": glyph, "pair": pairOf}).ParseFS(files, "page.html"))
+	render(w, http.StatusOK, v.html())
 }
 
 // ingressBase is where the page is under Home Assistant's address. Nobody but
@@ -128,12 +123,9 @@ func ingressBase(r *http.Request, from peer) string {
 
 var ingressPath = regexp.MustCompile(`^(/[A-Za-z0-9_-]+){1,8}/?$`)
 
-func (s *Server) render(w http.ResponseWriter, status int, name string, data any) {
+func render(w http.ResponseWriter, status int, page g.Node) {
 	var b bytes.Buffer
-	if err := s.pages.ExecuteTemplate(&b, name, data); err != nil {
-		http.Error(w, "The page could not be made: "+err.Error(), http.StatusInternalServerError)
-		return
-	}
+	_ = page.Render(&b) // its errors are the buffer's, which has none
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(b.Len()))
 	w.WriteHeader(status)
@@ -407,12 +399,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, status int, t tr
 	if status == http.StatusTooManyRequests {
 		heading = text.NotNow
 	}
-	rd := reader{zone: s.zone}
-	s.render(w, status, "answer", struct {
-		Words                   words
-		Base, Tone, Title, Text string
-		Until                   moment
-	}{text, up(r), "warning", heading, t.Error, rd.moment(t.Until)})
+	until := reader{zone: s.zone}.moment(t.Until)
+	render(w, status, refusal{Words: text, Base: up(r), Title: heading, Text: t.Error, Until: until}.html())
 }
 
 // wantsPage tells a browser that follows a link or sends a form from a program.
@@ -435,27 +423,4 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n'))
-}
-
-// pair is how a template passes on two things.
-type pair struct {
-	Page view
-	Card card
-}
-
-func pairOf(v view, c card) pair { return pair{v, c} }
-
-// glyph is the path of a status mark in a 24 by 24 box.
-func glyph(tone string) string {
-	switch tone {
-	case "ok":
-		return "M7 12.5l3.500 3.500 6.500-7.500"
-	case "notice":
-		return "M12 11v6M12 7v.01"
-	case "warning", "critical":
-		return "M12 6.500v6.500M12 17v.01"
-	case "expired":
-		return "M8 8l8 8M16 8l-8 8"
-	}
-	return "M9.300 9.300a2.700 2.700 0 1 1 4.200 2.200c-1 .7-1.500 1.200-1.500 2.300M12 17.500v.01"
 }

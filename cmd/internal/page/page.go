@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"html/template"
 	"log"
 	"net"
 	"net/http"
@@ -78,7 +77,6 @@ const (
 type Server struct {
 	sitter    Sitter
 	config    atomic.Pointer[Config]
-	pages     *template.Template
 	guesses   *guesses
 	streams   chan struct{} // one slot per open event stream
 	keepAlive time.Duration
@@ -90,7 +88,6 @@ type Server struct {
 func New(c Config, s Sitter) *Server {
 	srv := &Server{
 		sitter:    s,
-		pages:     parsePages(),
 		guesses:   newGuesses(),
 		streams:   make(chan struct{}, streamLimit),
 		keepAlive: 15 * time.Second, // below the 30 s after which common proxies cut a silent stream

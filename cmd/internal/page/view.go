@@ -12,8 +12,8 @@ import (
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
 )
 
-// view is the page as data: everything that the template prints, in the
-// language and the zone of the reader, and nothing that it has to decide.
+// view is the page as data: everything that it shows, in the language and the
+// zone of the reader, and nothing left to decide.
 type view struct {
 	Words        words
 	Ready        bool   // there is a snapshot

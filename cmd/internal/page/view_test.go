@@ -23,10 +23,11 @@ func TestGoldenPage(t *testing.T) {
 		snap.Certificates[0].Renewing, snap.Certificates[0].Step = true, "Waiting for the CA's answer."
 		snap.Problems = []sitter.Problem{{Code: "config", Severity: "warning", Text: "The new configuration was refused.", Advice: "Correct it.",
 			Details: []string{"options.json:3: certificates[home].provider: there is no provider cloudflar", "options.json:9: mqtt.topic: it has a slash"}}}
-		got := ask(t, newServer(Config{Downloads: downloads()}, newFake(snap)), "GET", "/", nil, "").Body.Bytes()
+		got := ask(t, newServer(Config{Downloads: downloads()}, newFake(snap)), "GET", "/", nil, "").Body.String()
+		got = broken(got)
 		golden := filepath.Join("testdata", "page."+language+".html")
 		if *update {
-			if err := os.WriteFile(golden, got, 0o644); err != nil {
+			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -34,11 +35,19 @@ func TestGoldenPage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if string(got) != string(want) {
-			t.Errorf("the page differs from %s (write it anew with -update and look at the difference); first at %q", golden, difference(string(got), string(want)))
+		if got != string(want) {
+			t.Errorf("the page differs from %s (write it anew with -update and look at the difference); first at %q", golden, difference(got, string(want)))
 		}
 	}
 }
+
+// broken has a line for each part of a page, which has none: to be read, and
+// for differences to be small.
+func broken(page string) string {
+	return strings.TrimSpace(part.ReplaceAllString(page, "\n$0")) + "\n"
+}
+
+var part = regexp.MustCompile(`<(?:html|/?head|meta|title|base|link|script|/?body|/?main|/?header|/?section|/?article|/?footer|h[1-3]|/?div|p|/?dl|dt|ul|/?details|form|svg class="life")\b`)
 
 func difference(a, b string) string {
 	i := 0
