@@ -22,6 +22,7 @@ var usedID = regexp.MustCompile(`\b(?:sensor|binary_sensor|button|event)\.[a-z0-
 
 func TestDashboard(t *testing.T) {
 	homeassistant.Needed(t)
+	t.Parallel()
 	p := newPublished(t, nil)
 	home, hostile := fine("home", "home.example.org"), fine("hostile", `{{ 1 + 1 }}"'<img src=x>: - #`)
 	home.Endpoints = true

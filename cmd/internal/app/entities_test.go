@@ -219,6 +219,7 @@ func (h *house) back(t *testing.T, before map[string]string, since time.Time) {
 
 func TestInARealHomeAssistant(t *testing.T) {
 	homeassistant.Needed(t)
+	t.Parallel()
 	h := newHouse(t)
 	h.settle(t)
 	for _, part := range []struct {
