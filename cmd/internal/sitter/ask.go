@@ -32,7 +32,7 @@ var askLanguages = map[string]askWords{
 		restartPast:  "The certificate of %s is renewed and in its place. Home Assistant reads it only when it starts, so %s still serves the earlier one, which expired on %s: browsers and apps refuse it.",
 		restartAdvice: "Restart Home Assistant when it suits you: with the button “Restart Home Assistant” on Certsitter's page, or under Settings → System → Restart. " +
 			"With after: [\"restart homeassistant\"] at this certificate, Certsitter does it by itself next time.",
-		inVain: "Home Assistant was restarted and still serves the earlier certificate. Look whether ssl_certificate and ssl_key, under http: in its configuration.yaml, name the files of this certificate.",
+		inVain: "Home Assistant was restarted and still serves the earlier certificate. Look whether its SSL/TLS settings (Settings → System → Network → HTTP server; before 2026.8 ssl_certificate and ssl_key in configuration.yaml) name the files of this certificate.",
 
 		refusedTitle: "Certsitter's configuration was refused",
 		refusedOld:   "The configuration is not used. What was in force before stays in force.",
@@ -47,7 +47,7 @@ var askLanguages = map[string]askWords{
 		restartPast:  "Das Zertifikat von %s ist erneuert und liegt an seinem Platz. Home Assistant liest es nur beim Start, deshalb liefert %s noch das alte aus, das am %s abgelaufen ist: Browser und Apps lehnen es ab.",
 		restartAdvice: "Starte Home Assistant neu, wenn es dir passt: mit dem Knopf „Home Assistant neu starten“ auf Certsitters Seite oder unter Einstellungen → System → Neu starten. " +
 			"Mit after: [\"restart homeassistant\"] bei diesem Zertifikat macht Certsitter es beim nächsten Mal selbst.",
-		inVain: "Home Assistant ist neu gestartet und liefert noch immer das alte Zertifikat aus. Sieh nach, ob ssl_certificate und ssl_key unter http: in seiner configuration.yaml die Dateien dieses Zertifikats nennen.",
+		inVain: "Home Assistant ist neu gestartet und liefert noch immer das alte Zertifikat aus. Sieh nach, ob seine SSL/TLS-Einstellungen (Einstellungen → System → Netzwerk → HTTP-Server; vor 2026.8 ssl_certificate und ssl_key in configuration.yaml) die Dateien dieses Zertifikats nennen.",
 
 		refusedTitle: "Die Konfiguration von Certsitter wurde abgelehnt",
 		refusedOld:   "Die Konfiguration wird nicht benutzt. Was vorher galt, gilt weiter.",

@@ -158,16 +158,19 @@ func (s *Sitter) watchedView(now time.Time, w *watch) Certificate {
 	if found := expiry.Earliest(facts); found != nil {
 		c.describe(found)
 	}
-	c.LastResult = watchedResult(c, facts)
+	c.LastResult = watchedResult(now, c, facts)
 	return c
 }
 
-func watchedResult(c Certificate, f expiry.Facts) string {
+func watchedResult(now time.Time, c Certificate, f expiry.Facts) string {
 	if f.Unreadable != "" {
 		return clip("Could not be looked at: " + f.Unreadable)
 	}
 	if c.NotAfter.IsZero() {
 		return "Not looked at yet."
+	}
+	if !now.Before(c.NotAfter) {
+		return clip("Expired on " + dateOf(c.NotAfter) + ".")
 	}
 	return clip("Valid until " + dateOf(c.NotAfter) + ".")
 }

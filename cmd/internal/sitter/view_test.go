@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/expiry"
 	"github.com/certsitter/certsitter/mqtt"
 )
 
@@ -151,4 +152,20 @@ func TestLastStateIsShownAtTheEnd(t *testing.T) {
 			t.Errorf("%q %q", b.told, b.early)
 		}
 	})
+}
+
+func TestWatchedResultSaysWhetherItIsOver(t *testing.T) {
+	end := time.Date(2026, 11, 19, 15, 42, 0, 0, time.UTC)
+	for _, c := range []struct {
+		now  time.Time
+		want string
+	}{
+		{end.Add(-time.Second), "Valid until 19 Nov 2026."},
+		{end, "Expired on 19 Nov 2026."},
+		{end.Add(48 * time.Hour), "Expired on 19 Nov 2026."},
+	} {
+		if got := watchedResult(c.now, Certificate{NotAfter: end}, expiry.Facts{}); got != c.want {
+			t.Errorf("at %v it says %q, want %q", c.now, got, c.want)
+		}
+	}
 }
