@@ -162,16 +162,24 @@ func (l *loop) installed(t *testing.T) []byte {
 	return leaf
 }
 
+// replaced waits until another pair is installed. Its files are renamed one after
+// the other, so that who looks between them sees none.
+func (l *loop) replaced(t *testing.T, before []byte) (now []byte) {
+	t.Helper()
+	eventually(t, "another certificate is installed", waitLimit, func() bool {
+		leaf, err := pairIn(l.ssl)
+		now = leaf
+		return err == nil && !bytes.Equal(leaf, before)
+	})
+	return now
+}
+
 // closed waits until Core serves another certificate than before, the installed
 // one, and Home Assistant says that all is well.
 func (l *loop) closed(t *testing.T, before []byte) (now []byte) {
 	t.Helper()
 	since := time.Now()
-	eventually(t, "another certificate is installed", waitLimit, func() bool {
-		leaf, err := pairIn(l.ssl)
-		return err == nil && !bytes.Equal(leaf, before)
-	})
-	now = l.installed(t)
+	now = l.replaced(t, before)
 	eventually(t, "Core serves it", restartLimit, func() bool {
 		leaf, err := served(coreServes)
 		return err == nil && bytes.Equal(leaf, now)
@@ -370,7 +378,7 @@ func (l *loop) nobodyAskedForARestart(t *testing.T) {
 	// Another name, since the button was pressed within this minute.
 	l.options(t, l.home(map[string]any{"domains": []string{haName, "*." + haName, "another.example.org"}}))
 	l.restart(t)
-	eventually(t, "another certificate is installed", waitLimit, func() bool { return !bytes.Equal(l.installed(t), before) })
+	l.replaced(t, before)
 	var shown homeassistant.Notification
 	since := time.Now()
 	eventually(t, "the restart is asked for", waitLimit, func() bool {
@@ -396,7 +404,7 @@ func (l *loop) withoutASupervisor(t *testing.T) {
 	l.sitter.stop(t)
 	asked := len(l.supervisor.Requests())
 	before, orders := l.installed(t), l.ca.Orders()
-	m := newMachine(t, l.ssl, l.ca.IssuerRoots())
+	m := newMachine(l.whole, l.ssl, l.ca.IssuerRoots())
 	m.write(t, "config/certsitter.yaml", fmt.Sprintf(`ca: %s
 ca_roots: /ssl/roots.pem
 resolvers: [%q]
@@ -421,8 +429,7 @@ certificates:
 		t.Errorf("%d orders for a certificate that is there", got)
 	}
 	l.core.Call(t, "button.press", map[string]string{"entity_id": "button.docker_home_renew"})
-	eventually(t, "another certificate is installed", waitLimit, func() bool { return !bytes.Equal(l.installed(t), before) })
-	now := l.installed(t)
+	now := l.replaced(t, before)
 	eventually(t, "Core serves it", restartLimit, func() bool {
 		leaf, err := served(coreServes)
 		return err == nil && bytes.Equal(leaf, now)
