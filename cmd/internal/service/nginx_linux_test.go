@@ -50,6 +50,17 @@ func TestOurNginxConfigurationUnderTheUnit(t *testing.T) {
 	}
 }
 
+const nginxEntry = `certificates:
+  - name: openhab
+    domains: [` + domain + `]
+    challenge: http-01
+    webroot: /var/www/` + domain + `
+    certfile: /etc/ssl/openhab.crt
+    keyfile: /etc/ssl/openhab.key
+    after: ["reload nginx"]
+    endpoints: ["` + domain + `@127.0.0.1:443"]
+`
+
 // fakeSystemctl stands for systemd, which no machine of a test has: it reloads
 // nginx as nginx.service does.
 const fakeSystemctl = `#!/bin/sh
@@ -78,16 +89,7 @@ func proveNginx(t *testing.T, config string, daemon func() *process) {
 	if h.trusts(served(domain)) {
 		t.Fatal("trusted before there is a certificate")
 	}
-	h.configure(t, `certificates:
-  - name: openhab
-    domains: [`+domain+`]
-    challenge: http-01
-    webroot: /var/www/`+domain+`
-    certfile: /etc/ssl/openhab.crt
-    keyfile: /etc/ssl/openhab.key
-    after: ["reload nginx"]
-    endpoints: ["`+domain+`@127.0.0.1:443"]
-`)
+	h.configure(t, nginxEntry)
 	d := daemon()
 	d.eventually(t, "the first certificate is served", func() bool { return h.count("deployed") == 1 })
 	first := served(domain)
@@ -155,6 +157,7 @@ func proveNginx(t *testing.T, config string, daemon func() *process) {
 
 // A home is what stands around the daemon: a CA, a broker, a phone, openHAB.
 type home struct {
+	root   string // where /etc/certsitter is, "" = here
 	ca     *pebble.CA
 	broker *broker.Broker
 	roots  *x509.CertPool
@@ -168,13 +171,20 @@ type home struct {
 
 func newHome(t *testing.T) *home {
 	t.Helper()
-	h := &home{events: map[string]int{}, uids: map[string]bool{}, roots: x509.NewCertPool()}
+	return newHomeIn(t, "")
+}
+
+// newHomeIn is the home of a daemon whose files are below root.
+func newHomeIn(t *testing.T, root string) *home {
+	t.Helper()
+	check(t, os.MkdirAll(root+"/etc/certsitter", 0o755))
+	h := &home{root: root, events: map[string]int{}, uids: map[string]bool{}, roots: x509.NewCertPool()}
 	var err error
 	h.ca, err = pebble.Start(pebble.Options{HTTPPort: 80, TLSPort: 443})
 	check(t, err)
 	t.Cleanup(h.ca.Close)
 	h.roots.AppendCertsFromPEM(h.ca.IssuerRoots())
-	write(t, "/etc/certsitter/ca.pem", string(append(h.ca.Roots(), h.ca.IssuerRoots()...)), 0o644)
+	write(t, root+"/etc/certsitter/ca.pem", string(append(h.ca.Roots(), h.ca.IssuerRoots()...)), 0o644)
 	h.broker, err = broker.Start("127.0.0.1:1883")
 	check(t, err)
 	t.Cleanup(h.broker.Close)
@@ -253,11 +263,36 @@ func (h *home) sentByWorker(t *testing.T) {
 	t.Helper()
 	u, err := user.Lookup("certsitter")
 	check(t, err)
+	h.sentBy(t, u.Uid)
+}
+
+func (h *home) sentByWorkerIn(t *testing.T, d *debian) {
+	t.Helper()
+	h.sentBy(t, strings.TrimSpace(d.run(t, "id -u certsitter")))
+}
+
+func (h *home) sentBy(t *testing.T, uid string) {
+	t.Helper()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.uids) != 1 || !h.uids[u.Uid] {
-		t.Errorf("messages came from the users %v, want certsitter's %s", h.uids, u.Uid)
+	if len(h.uids) != 1 || !h.uids[uid] {
+		t.Errorf("messages came from the users %v, want certsitter's %s", h.uids, uid)
 	}
+}
+
+// healthy reports whether the page says that the daemon is.
+func healthy(t *testing.T) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:8099/healthz", nil)
+	check(t, err)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	_ = response.Body.Close()
+	return response.StatusCode == http.StatusOK
 }
 
 // count is how many events of a kind there were.
@@ -282,7 +317,7 @@ func (h *home) trusts(chain []*x509.Certificate) bool {
 // configure writes /etc/certsitter/certsitter.yaml as the package does: for root.
 func (h *home) configure(t *testing.T, rest string) {
 	t.Helper()
-	write(t, "/etc/certsitter/certsitter.yaml", fmt.Sprintf(`ca: %s
+	write(t, h.root+configPath, fmt.Sprintf(`ca: %s
 ca_roots: /etc/certsitter/ca.pem
 resolvers: [%q]
 notify: ["generic://%s/?disabletls=yes&template=json"]
