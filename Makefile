@@ -9,7 +9,7 @@ LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.
 # request at a time: HTTP/2 would be half a megabyte for nothing.
 DAEMON     := -tags nethttpomithttp2
 
-.PHONY: build demo test test-homeassistant pictures image check bench fuzz tools clean
+.PHONY: build demo test test-homeassistant test-packages deb pictures image check bench fuzz tools clean
 
 build: ## both programs, into bin/
 	CGO_ENABLED=0 $(GO) build $(DAEMON) -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/certsitter
@@ -23,6 +23,12 @@ test: tools ## everything: installs what the tests need, then format, vet, stati
 
 test-homeassistant: ## the tests with a real Home Assistant Core; installs it once, as root, on Debian and Ubuntu
 	./scripts/test-homeassistant
+
+deb: ## packages for Debian, into dist/; one architecture alone by ARCH=amd64, arm64 or armhf
+	./scripts/deb $(ARCH)
+
+test-packages: ## the tests of the package on a Debian that boots; as root, on Debian and Ubuntu
+	./scripts/test-packages
 
 pictures: tools ## the documentation's pictures, from a real Home Assistant; as root, on Debian and Ubuntu
 	./internal/homeassistant/harness/home-assistant install
