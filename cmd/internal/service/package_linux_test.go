@@ -64,7 +64,11 @@ func (d *debian) run(t *testing.T, command string) string {
 // boot starts its own systemd.
 func (d *debian) boot(t *testing.T) *process {
 	t.Helper()
-	p := start(t, "systemd-nspawn", "--quiet", "--directory="+d.root, "--boot", "--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+4", "--console=pipe", "--resolv-conf=off", "--link-journal=no")
+	args := []string{"systemd-nspawn", "--quiet", "--directory=" + d.root, "--boot", "--register=no", "--kill-signal=SIGRTMIN+4", "--console=pipe", "--resolv-conf=off", "--link-journal=no"}
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		args = append(args, "--keep-unit") // there is no systemd here that could give it one
+	}
+	p := start(t, args...)
 	p.eventually(t, "process 1 is there", func() bool {
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", p.cmd.Process.Pid))
 		if err != nil {
