@@ -113,8 +113,11 @@ func testNginx(ctx context.Context, m Machine) error {
 		return failed(o, m, "nginx is not touched, because nginx -t did not end: %v", o.cut)
 	}
 	f := failed(o, m, "nginx is not touched, because its configuration has a mistake (nginx -t)")
-	if strings.Contains(f.Output, "(13: Permission denied)") {
+	switch {
+	case strings.Contains(f.Output, "(13: Permission denied)"):
 		f.Reason = "nginx is not touched, because the user that Certsitter runs as may not read what nginx -t reads: run Certsitter as root, or use run sudo …"
+	case strings.Contains(f.Output, "(30: Read-only file system)"):
+		f.Reason = "nginx is not touched, because nginx -t may not open its logs or its folders where Certsitter runs: add those to its unit by ReadWritePaths="
 	}
 	return f
 }

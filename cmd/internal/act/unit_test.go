@@ -177,6 +177,11 @@ func TestNginxThatMayNotReadItsFiles(t *testing.T) {
 	says(t, perform(t, t.Context(), "reload nginx", m), "run Certsitter as root")
 }
 
+func TestNginxThatMayNotWriteItsLogs(t *testing.T) {
+	m := Machine{Nginx: script(t, "nginx", `echo 'nginx: [emerg] open() "/srv/log/access.log" failed (30: Read-only file system)' >&2; exit 1`+"\n")}
+	says(t, perform(t, t.Context(), "reload nginx", m), "ReadWritePaths=")
+}
+
 func TestOtherUnitsAreNotTestedAsNginx(t *testing.T) {
 	m := Machine{Nginx: script(t, "nginx", "exit 1\n"), Systemctl: script(t, "systemctl", "exit 0\n")}
 	if err := perform(t, t.Context(), "reload nginx-exporter", m); err != nil {
