@@ -5,7 +5,6 @@ import (
 	"strconv"
 
 	g "maragu.dev/gomponents"
-	h "maragu.dev/gomponents/html"
 )
 
 // The page is made in plain Go, and gomponents escapes every text and attribute.
@@ -15,9 +14,9 @@ import (
 
 // html is the whole page.
 func (v view) html() g.Node {
-	return document(v.Words, v.Base, h.Main(h.ID("main"), h.Class(v.Tone),
+	return document(v.Words, v.Base, el("main", attr("id", "main"), class(v.Tone),
 		v.header(),
-		h.P(h.ID("said"), h.Role("status"), hidden(v.Said == ""), g.Text(v.Said)),
+		el("p", attr("id", "said"), attr("role", "status"), hidden(v.Said == ""), text(v.Said)),
 		v.problems(),
 		v.certificates(),
 		v.messages(),
@@ -29,21 +28,21 @@ func (v view) html() g.Node {
 // header is the verdict and the button to look again.
 func (v view) header() g.Node {
 	w := v.Words
-	next := g.Group{g.Text(w.NextRenewal + ": "), v.Next.html()}
+	next := g.Group{text(w.NextRenewal + ": "), v.Next.html()}
 	if v.NextName != "" {
-		next = append(next, g.Text(" ("+v.NextName+")"))
+		next = append(next, text(" ("+v.NextName+")"))
 	}
-	return h.Header(h.Class("verdict "+v.Tone),
+	return el("header", class("verdict "+v.Tone),
 		mark(v.Tone),
-		h.Div(
-			h.P(h.Class("brand"), g.Text("Certsitter")),
-			h.H1(h.Aria("live", "polite"), g.Text(v.Verdict)),
-			h.P(h.Class("sub"),
-				g.If(v.Next.Text != "", h.Span(next)),
-				g.If(v.Checked.Text != "", h.Span(g.Text(w.Checked+": "), v.Checked.html())),
+		el("div",
+			el("p", class("brand"), text("Certsitter")),
+			el("h1", attr("aria-live", "polite"), text(v.Verdict)),
+			el("p", class("sub"),
+				g.If(v.Next.Text != "", el("span", next)),
+				g.If(v.Checked.Text != "", el("span", text(w.Checked+": "), v.Checked.html())),
 			),
 		),
-		v.button("api/check", w.CheckSaid, h.ID("check"), h.Class("quiet"), g.Text(w.CheckNow)),
+		v.button("api/check", w.CheckSaid, attr("id", "check"), class("quiet"), text(w.CheckNow)),
 	)
 }
 
@@ -56,17 +55,17 @@ func (v view) problems() g.Node {
 }
 
 func (p problem) html(w words) g.Node {
-	who := g.Text(p.Name)
+	who := text(p.Name)
 	if p.Anchor != "" {
-		who = h.A(h.Href("#"+url.PathEscape(p.Anchor)), who)
+		who = el("a", attr("href", "#"+url.PathEscape(p.Anchor)), who)
 	}
-	return h.Article(h.Class("problem "+p.Tone),
+	return el("article", class("problem "+p.Tone),
 		mark(p.Tone),
-		h.Div(
-			h.P(h.Class("who"), who, g.Text(" "), h.Span(h.Class("chip "+p.Tone), g.Text(p.Word))),
-			h.P(g.Text(p.Text)),
-			g.If(len(p.Details) > 0, h.Ul(h.Class("details"), items(p.Details))),
-			g.If(p.Advice != "", h.P(h.Class("advice"), h.B(g.Text(w.WhatToDo)), g.Text(" "+p.Advice))),
+		el("div",
+			el("p", class("who"), who, text(" "), el("span", class("chip "+p.Tone), text(p.Word))),
+			el("p", text(p.Text)),
+			g.If(len(p.Details) > 0, el("ul", class("details"), items(p.Details))),
+			g.If(p.Advice != "", el("p", class("advice"), el("b", text(w.WhatToDo)), text(" "+p.Advice))),
 		),
 	)
 }
@@ -75,27 +74,27 @@ func (p problem) html(w words) g.Node {
 func (v view) certificates() g.Node {
 	if len(v.Certificates) > 0 {
 		return section("certificates", v.Words.Certificates,
-			h.Div(h.Class("cards"), g.Map(v.Certificates, func(c card) g.Node { return c.html(v) })))
+			el("div", class("cards"), g.Map(v.Certificates, func(c card) g.Node { return c.html(v) })))
 	}
 	if !v.Ready {
 		return nil
 	}
-	return section("setup", v.Words.Setup, h.Ol(h.Class("setup"), items(v.Words.SetupSteps[:])))
+	return section("setup", v.Words.Setup, el("ol", class("setup"), items(v.Words.SetupSteps[:])))
 }
 
 func (c card) html(v view) g.Node {
-	return h.Article(h.Class("card "+c.Tone), h.ID(anchor(c.Name)), h.Data("name", c.Name), g.If(c.Renewing, g.Attr("data-renewing")),
-		h.Header(
-			h.H3(g.Text(c.Label), g.If(c.More > 0, g.Group{g.Text(" "), h.Small(g.Textf("+%d", c.More))})),
-			h.Span(h.Class("chip "+c.Tone), mark(c.Tone), g.Text(c.Word)),
+	return el("article", class("card "+c.Tone), attr("id", anchor(c.Name)), attr("data-name", c.Name), g.If(c.Renewing, g.Attr("data-renewing")),
+		el("header",
+			el("h3", text(c.Label), g.If(c.More > 0, g.Group{text(" "), el("small", text("+"+strconv.Itoa(c.More)))})),
+			el("span", class("chip "+c.Tone), mark(c.Tone), text(c.Word)),
 		),
-		h.P(h.Class("left"), g.If(c.Big != "", g.Group{h.B(g.Text(c.Big)), g.Text(" ")}), g.Text(c.Unit)),
+		el("p", class("left"), g.If(c.Big != "", g.Group{el("b", text(c.Big)), text(" ")}), text(c.Unit)),
 		c.lifetime(),
 		c.facts(v.Words),
 		c.notes(v.Words),
-		h.Div(h.Class("run"), h.Aria("live", "polite"), hidden(!c.Renewing),
-			h.P(g.Text(v.Words.Renewing+" …")), h.Ol(g.If(c.Step != "", h.Li(g.Text(c.Step))))),
-		h.Div(h.Class("act"), c.buttons(v), c.details(v)),
+		el("div", class("run"), attr("aria-live", "polite"), hidden(!c.Renewing),
+			el("p", text(v.Words.Renewing+" …")), el("ol", g.If(c.Step != "", el("li", text(c.Step))))),
+		el("div", class("act"), c.buttons(v), c.details(v)),
 	)
 }
 
@@ -104,26 +103,26 @@ func (c card) lifetime() g.Node {
 	if c.LifeText == "" {
 		return nil
 	}
-	return h.SVG(h.Class("life"), h.Role("img"), h.Aria("label", c.LifeText), g.Attr("viewBox", "0 0 100 4"), g.Attr("preserveAspectRatio", "none"),
-		g.El("rect", h.Width(strconv.Itoa(c.Life)), h.Height("4")))
+	return el("svg", class("life"), attr("role", "img"), attr("aria-label", c.LifeText), attr("viewBox", "0 0 100 4"), attr("preserveAspectRatio", "none"),
+		el("rect", attr("width", strconv.Itoa(c.Life)), attr("height", "4")))
 }
 
 // facts are what is worth knowing without opening the details.
 func (c card) facts(w words) g.Node {
-	return h.Dl(
+	return el("dl",
 		instant(c.End, c.Expires),
 		fact(w.Issuer, c.Issuer),
 		instant(w.Next, c.Next),
 		wide(w.Served, plain(c.Served, func(s served) g.Node {
-			return h.Li(mark(s.Tone), h.Span(g.Text(s.Address+" "), h.Small(g.Text(s.Text))))
+			return el("li", mark(s.Tone), el("span", text(s.Address+" "), el("small", text(s.Text))))
 		})),
-		wide(w.Result, text(c.Result)),
+		g.If(c.Result != "", wide(w.Result, text(c.Result))),
 	)
 }
 
 // notes are sentences about what goes on, and problems that are not urgent.
 func (c card) notes(w words) g.Node {
-	note := func(tone, text string) g.Node { return h.P(h.Class("note "+tone), g.Text(text)) }
+	note := func(tone, said string) g.Node { return el("p", class("note "+tone), text(said)) }
 	return g.Group{
 		g.If(c.Deployment != "", note("notice", c.Deployment)),
 		g.If(c.Restarting, note("notice", w.Restarting)),
@@ -141,9 +140,9 @@ func (c card) buttons(v view) g.Node {
 	w := v.Words
 	return g.Group{
 		g.If(c.Asks, v.button("api/homeassistant/restart", w.RestartSaid,
-			h.ID("restart-"+c.Name), disabled(c.Restarting), g.Text(w.RestartHome))),
+			attr("id", "restart-"+c.Name), disabled(c.Restarting), text(w.RestartHome))),
 		g.If(c.Managed, v.buttonWith("force", c.renewal(), w.RenewSaid,
-			h.ID("renew-"+c.Name), g.If(c.Asks, h.Class("quiet")), disabled(c.Renewing), g.Text(w.RenewNow))),
+			attr("id", "renew-"+c.Name), g.If(c.Asks, class("quiet")), disabled(c.Renewing), text(w.RenewNow))),
 	}
 }
 
@@ -152,21 +151,21 @@ func (c card) renewal() string { return "api/certificates/" + url.PathEscape(c.N
 
 func (c card) details(v view) g.Node {
 	w := v.Words
-	return h.Details(h.ID("more-"+c.Name), h.Summary(g.Text(w.Details)),
-		h.Dl(
-			h.Dt(g.Text(c.Name)), h.Dd(g.Text(c.Source)),
+	return el("details", attr("id", "more-"+c.Name), el("summary", text(w.Details)),
+		el("dl",
+			el("dt", text(c.Name)), el("dd", text(c.Source)),
 			wide(w.Names, plain(c.Names, func(n name) g.Node {
-				return h.Li(h.Span(g.Text(n.Text), g.If(n.Lacks, g.Group{g.Text(" "), h.Small(h.Class("warning"), g.Text(w.Lacks))})))
+				return el("li", el("span", text(n.Text), g.If(n.Lacks, g.Group{text(" "), el("small", class("warning"), text(w.Lacks))})))
 			})),
 			instant(w.ValidFrom, c.From),
 			instant(w.Renewed, c.Renewed),
-			wide(w.Files, plain(c.Files, func(file string) g.Node { return h.Li(h.Code(g.Text(file))) })),
+			wide(w.Files, plain(c.Files, func(file string) g.Node { return el("li", el("code", text(file))) })),
 			fact(w.Key, c.Key),
-			g.If(c.Print != "", wide(w.Print, h.Code(g.Text(c.Print)))),
+			g.If(c.Print != "", wide(w.Print, el("code", text(c.Print)))),
 		),
-		g.If(c.Failures != "", h.P(g.Text(c.Failures))),
+		g.If(c.Failures != "", el("p", text(c.Failures))),
 		g.If(c.Managed, v.buttonWith("dry_run", c.renewal(), w.TestSaid,
-			h.ID("test-"+c.Name), h.Class("quiet"), disabled(c.Renewing), g.Text(w.TestRenewal))),
+			attr("id", "test-"+c.Name), class("quiet"), disabled(c.Renewing), text(w.TestRenewal))),
 	)
 }
 
@@ -176,30 +175,30 @@ func (v view) messages() g.Node {
 		return nil
 	}
 	w := v.Words
-	targets := g.Group{h.P(g.Text(w.NoTargets))}
+	targets := g.Group{el("p", text(w.NoTargets))}
 	if len(v.Targets) > 0 {
 		targets = g.Group{
 			plain(v.Targets, func(t target) g.Node { return t.html(w) }),
-			v.button("api/notify/test", w.TestMessageSaid, h.ID("notify"), h.Class("quiet"), g.Text(w.SendTest)),
+			v.button("api/notify/test", w.TestMessageSaid, attr("id", "notify"), class("quiet"), text(w.SendTest)),
 		}
 	}
-	return h.Section(h.Class("below"), h.Aria("labelledby", "messages"),
-		h.Div(h.H2(h.ID("messages"), g.Text(w.Messages)), targets),
-		h.Div(h.H2(g.Text(w.Broker)), h.Ul(h.Class("plain"), v.MQTT.html())),
+	return el("section", class("below"), attr("aria-labelledby", "messages"),
+		el("div", el("h2", attr("id", "messages"), text(w.Messages)), targets),
+		el("div", el("h2", text(w.Broker)), el("ul", class("plain"), v.MQTT.html())),
 	)
 }
 
 func (t target) html(w words) g.Node {
 	since := t.Since.Text != "" && t.Tone != "ok"
-	return h.Li(mark(t.Tone), h.Span(
-		h.B(g.Text(t.ID)), g.Text(" "+t.Word),
-		g.If(since, g.Group{g.Text(" " + w.Since + " "), t.Since.html()}),
+	return el("li", mark(t.Tone), el("span",
+		el("b", text(t.ID)), text(" "+t.Word),
+		g.If(since, g.Group{text(" " + w.Since + " "), t.Since.html()}),
 		under(t.Error),
 	))
 }
 
 func (b broker) html() g.Node {
-	return h.Li(mark(b.Tone), h.Span(g.Text(b.Word), under(b.URL), under(b.Error)))
+	return el("li", mark(b.Tone), el("span", text(b.Word), under(b.URL), under(b.Error)))
 }
 
 // downloads are files for other programs.
@@ -207,28 +206,28 @@ func (v view) downloads() g.Node {
 	if len(v.Downloads) == 0 {
 		return nil
 	}
-	return h.Section(h.Class("below"), h.Aria("labelledby", "downloads"),
-		h.Div(
-			h.H2(h.ID("downloads"), g.Text(v.Words.Downloads)),
-			h.Ul(h.Class("plain files"), g.Map(v.Downloads, func(d Download) g.Node { return d.html(v.Words) })),
+	return el("section", class("below"), attr("aria-labelledby", "downloads"),
+		el("div",
+			el("h2", attr("id", "downloads"), text(v.Words.Downloads)),
+			el("ul", class("plain files"), g.Map(v.Downloads, func(d Download) g.Node { return d.html(v.Words) })),
 		),
 	)
 }
 
 func (d Download) html(w words) g.Node {
 	address := "files/" + url.PathEscape(d.Name)
-	copies := h.Button(h.Type("button"), h.ID("copy-"+d.Name), h.Class("quiet"), hidden(true), // but for the script
-		h.Data("copy", address), h.Data("copied", w.Copied), h.Data("by-hand", w.CopyByHand), h.Data("close", w.Close), g.Text(w.Copy))
-	return h.Li(
-		h.A(h.Href(address), h.Download(d.Name), g.Text(d.Title)), g.Text(" "), h.Small(g.Text(d.Name)),
-		g.If(d.Copy, g.Group{g.Text(" "), copies}),
+	copies := el("button", attr("type", "button"), attr("id", "copy-"+d.Name), class("quiet"), hidden(true), // but for the script
+		attr("data-copy", address), attr("data-copied", w.Copied), attr("data-by-hand", w.CopyByHand), attr("data-close", w.Close), text(w.Copy))
+	return el("li",
+		el("a", attr("href", address), attr("download", d.Name), text(d.Title)), text(" "), el("small", text(d.Name)),
+		g.If(d.Copy, g.Group{text(" "), copies}),
 	)
 }
 
 func (v view) footer() g.Node {
-	return h.Footer(
-		g.If(!v.MayAct, h.P(g.Text(v.Words.Mute))),
-		h.P(g.Text("Certsitter "+v.Version+" · "), h.A(h.Href("api/state"), g.Text("JSON")), g.Text(" · "), h.A(h.Href("metrics"), g.Text("Prometheus"))),
+	return el("footer",
+		g.If(!v.MayAct, el("p", text(v.Words.Mute))),
+		el("p", text("Certsitter "+v.Version+" · "), el("a", attr("href", "api/state"), text("JSON")), text(" · "), el("a", attr("href", "metrics"), text("Prometheus"))),
 	)
 }
 
@@ -240,15 +239,15 @@ type refusal struct {
 }
 
 func (r refusal) html() g.Node {
-	return document(r.Words, r.Base, h.Main(
-		h.Header(h.Class("verdict warning"),
+	return document(r.Words, r.Base, el("main",
+		el("header", class("verdict warning"),
 			mark("warning"),
-			h.Div(
-				h.P(h.Class("brand"), g.Text("Certsitter")),
-				h.H1(g.Text(r.Title)),
-				h.P(g.Text(r.Text)),
-				g.If(r.Until.Text != "", h.P(g.Text(r.Words.Until+" "), r.Until.html())),
-				h.P(h.A(h.Href("./"), g.Text(r.Words.Back))),
+			el("div",
+				el("p", class("brand"), text("Certsitter")),
+				el("h1", text(r.Title)),
+				el("p", text(r.Text)),
+				g.If(r.Until.Text != "", el("p", text(r.Words.Until+" "), r.Until.html())),
+				el("p", el("a", attr("href", "./"), text(r.Words.Back))),
 			),
 		),
 	))
@@ -257,86 +256,97 @@ func (r refusal) html() g.Node {
 // document puts a page around main. All its links are relative to base; "" =
 // to where the page is.
 func document(w words, base string, main g.Node) g.Node {
-	return h.Doctype(h.HTML(h.Lang(w.Lang),
-		h.Head(
-			h.Meta(h.Charset("utf-8")),
-			h.Meta(h.Name("viewport"), h.Content("width=device-width, initial-scale=1")),
-			h.Meta(h.Name("color-scheme"), h.Content("light dark")),
-			h.TitleEl(g.Text("Certsitter")),
-			g.If(base != "", h.Base(h.Href(base))),
-			h.Link(h.Rel("icon"), h.Href("icon.svg"), h.Type("image/svg+xml")),
-			h.Link(h.Rel("stylesheet"), h.Href("page.css")),
-			h.Script(h.Src("page.js"), h.Defer()),
+	return g.Group{g.Raw("<!doctype html>"), el("html", attr("lang", w.Lang),
+		el("head",
+			el("meta", attr("charset", "utf-8")),
+			el("meta", attr("name", "viewport"), attr("content", "width=device-width, initial-scale=1")),
+			el("meta", attr("name", "color-scheme"), attr("content", "light dark")),
+			el("title", text("Certsitter")),
+			g.If(base != "", el("base", attr("href", base))),
+			el("link", attr("rel", "icon"), attr("href", "icon.svg"), attr("type", "image/svg+xml")),
+			el("link", attr("rel", "stylesheet"), attr("href", "page.css")),
+			el("script", attr("src", "page.js"), g.Attr("defer")),
 		),
-		h.Body(main),
-	))
+		el("body", main),
+	)}
 }
 
 func section(id, title string, content g.Node) g.Node {
-	return h.Section(h.Aria("labelledby", id), h.H2(h.ID(id), g.Text(title)), content)
+	return el("section", attr("aria-labelledby", id), el("h2", attr("id", id), text(title)), content)
 }
 
 // button is one that asks for something, and that says said when it was done;
 // nil for those who would not be listened to.
 func (v view) button(action, said string, content ...g.Node) g.Node {
-	return v.form(action, said, h.Button(content...))
+	return v.form(action, said, el("button", content...))
 }
 
 // buttonWith says besides that an option is wanted.
 func (v view) buttonWith(option, action, said string, content ...g.Node) g.Node {
-	return v.form(action, said, h.Input(h.Type("hidden"), h.Name(option), h.Value("1")), h.Button(content...))
+	return v.form(action, said, el("input", attr("type", "hidden"), attr("name", option), attr("value", "1")), el("button", content...))
 }
 
 func (v view) form(action, said string, content ...g.Node) g.Node {
 	if !v.MayAct {
 		return nil
 	}
-	return h.Form(h.Method("post"), h.Action(action), h.Data("said", said), g.Group(content))
+	return el("form", attr("method", "post"), attr("action", action), attr("data-said", said), g.Group(content))
 }
 
 // fact is a line of a card; nil without a value.
 func fact(title, value string) g.Node {
-	return g.If(value != "", g.Group{h.Dt(g.Text(title)), h.Dd(g.Text(value))})
+	return g.If(value != "", g.Group{el("dt", text(title)), el("dd", text(value))})
 }
 
 func instant(title string, m moment) g.Node {
-	return g.If(m.Text != "", g.Group{h.Dt(g.Text(title)), h.Dd(m.html())})
+	return g.If(m.Text != "", g.Group{el("dt", text(title)), el("dd", m.html())})
 }
 
 // wide is a fact that needs a line of its own; nil without a value.
 func wide(title string, value g.Node) g.Node {
-	return g.If(value != nil, g.Group{h.Dt(h.Class("wide"), g.Text(title)), h.Dd(h.Class("wide"), value)})
+	return g.If(value != nil, g.Group{el("dt", class("wide"), text(title)), el("dd", class("wide"), value)})
 }
-
-// text is nil for none.
-func text(t string) g.Node { return g.If(t != "", g.Text(t)) }
 
 // plain is a list without bullets; nil without an item.
 func plain[T any](all []T, item func(T) g.Node) g.Node {
-	return g.If(len(all) > 0, h.Ul(h.Class("plain"), g.Map(all, item)))
+	return g.If(len(all) > 0, el("ul", class("plain"), g.Map(all, item)))
 }
 
 func items(texts []string) g.Node {
-	return g.Map(texts, func(t string) g.Node { return h.Li(g.Text(t)) })
+	return g.Map(texts, func(t string) g.Node { return el("li", text(t)) })
 }
 
 // under is a line in small letters; nil for none.
-func under(text string) g.Node {
-	return g.If(text != "", g.Group{h.Br(), h.Small(g.Text(text))})
+func under(line string) g.Node {
+	return g.If(line != "", g.Group{el("br"), el("small", text(line))})
 }
 
-func hidden(is bool) g.Node   { return g.If(is, g.Attr("hidden")) }
-func disabled(is bool) g.Node { return g.If(is, h.Disabled()) }
+// el, attr and text are gomponents' own, but that they stay out of line: its
+// functions are closures, of which the compiler would put a copy into each place
+// that calls them, a third of a megabyte in all.
+//
+//go:noinline
+func el(name string, children ...g.Node) g.Node { return g.El(name, children...) }
+
+//go:noinline
+func attr(name, value string) g.Node { return g.Attr(name, value) }
+
+//go:noinline
+func text(t string) g.Node { return g.Text(t) }
+
+func class(names string) g.Node { return attr("class", names) }
+func hidden(is bool) g.Node     { return g.If(is, g.Attr("hidden")) }
+func disabled(is bool) g.Node   { return g.If(is, g.Attr("disabled")) }
 
 func (m moment) html() g.Node {
-	return h.Time(h.DateTime(m.Machine), h.Title(m.Machine), g.Text(m.Text))
+	return el("time", attr("datetime", m.Machine), attr("title", m.Machine), text(m.Text))
 }
 
 // mark is a status as a sign in a circle. Words beside it say the same.
 func mark(tone string) g.Node {
-	return h.SVG(h.Class("mark "+tone), g.Attr("viewBox", "0 0 24 24"), h.Aria("hidden", "true"),
-		g.El("circle", g.Attr("cx", "12"), g.Attr("cy", "12"), g.Attr("r", "11")),
-		g.El("path", g.Attr("d", glyph(tone))))
+	return el("svg", class("mark "+tone), attr("viewBox", "0 0 24 24"), attr("aria-hidden", "true"),
+		el("circle", attr("cx", "12"), attr("cy", "12"), attr("r", "11")),
+		el("path", attr("d", glyph(tone))))
 }
 
 // glyph is the path of a status mark in a 24 by 24 box.
