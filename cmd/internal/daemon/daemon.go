@@ -135,6 +135,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			part{"the page", d.keepPage},
 			part{"the control socket", func(ctx context.Context) error { return d.page.RunSocket(ctx, socket) }},
 			part{"the reload", d.reloads},
+			part{"the memory that is given back", d.rests},
 			part{"what is said of the configuration", d.tellStart},
 			part{"what people are asked in Home Assistant", d.askPeople})
 	}
