@@ -35,7 +35,7 @@ func Start(addr string) (*Broker, error) {
 		return nil, fmt.Errorf("listen for MQTT: %w", err)
 	}
 	takeTurns := &turns{}
-	l := &listener{Listener: inner, open: map[net.Conn]struct{}{}}
+	l := &listener{Listener: inner, open: map[*conn]struct{}{}}
 	capabilities := mochi.NewDefaultServerCapabilities()
 	// By default mochi drops retained messages after a day. A demo may run longer.
 	capabilities.MaximumMessageExpiryInterval = 0
@@ -120,7 +120,7 @@ func (b *Broker) Publish(topic string, payload []byte, retain bool) error {
 
 // Disconnect cuts every connection, as a network does that fails. Wills are
 // published, retained messages stay, and clients may come back at once.
-func (b *Broker) Disconnect() { b.listener.cut() }
+func (b *Broker) Disconnect() { b.listener.cut((*conn).deafen) }
 
 // Close ends the broker and all connections and waits for them. It may be
 // called more than once.
@@ -182,7 +182,7 @@ type listener struct {
 	net.Listener
 
 	mu     sync.Mutex // guards all below
-	open   map[net.Conn]struct{}
+	open   map[*conn]struct{}
 	closed bool
 }
 
@@ -202,12 +202,12 @@ func (l *listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-func (l *listener) cut() {
+func (l *listener) cut(how func(*conn) error) {
 	l.mu.Lock()
 	conns := slices.Collect(maps.Keys(l.open))
 	l.mu.Unlock()
 	for _, c := range conns { // without the lock: Close takes it
-		_ = c.Close()
+		_ = how(c)
 	}
 }
 
@@ -216,7 +216,7 @@ func (l *listener) shut() {
 	l.closed = true
 	l.mu.Unlock()
 	_ = l.Close()
-	l.cut()
+	l.cut((*conn).Close)
 }
 
 // conn tells its listener that it is closed.
@@ -230,4 +230,14 @@ func (c *conn) Close() error {
 	delete(c.listener.open, c)
 	c.listener.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// deafen ends what is read; mochi closes the connection then. Were it closed
+// here, mochi might be writing, and up to v2.7.9 a client that cannot be written
+// to loses its will.
+func (c *conn) deafen() error {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		return tcp.CloseRead()
+	}
+	return c.Close()
 }
