@@ -129,7 +129,9 @@ func proveNginx(t *testing.T, config string, daemon func() *process) {
 	h.age(t, 20*time.Minute)
 	told := len(h.messages())
 	d = daemon()
-	d.eventually(t, "a message has gone out", func() bool { return strings.Contains(h.messages()[told:], domain) })
+	d.eventually(t, "a message has gone out, and is noted", func() bool {
+		return strings.Contains(h.messages()[told:], domain) && strings.Contains(d.out.String(), "message delivered")
+	})
 	h.sentByWorker(t)
 
 	// The mistake is gone: it goes on by itself, and those who were told hear that.
