@@ -81,6 +81,7 @@ func (s *Sitter) wasInstalled(now time.Time, name string, d deployment, f found,
 	s.memory.of(name).Files = j.paths()
 	s.dirty = true
 	s.emit(Event{Name: name, Kind: "progress", Text: "Installed."})
+	j.unsure = false
 	s.lookAtEndpoints(j) // an endpoint that reads the files itself may serve it already
 }
 
@@ -116,6 +117,7 @@ func (s *Sitter) act(ctx context.Context, now time.Time, j *job, d deployment) {
 		return
 	}
 	if wait := s.waitFor(now, j, action); !wait.IsZero() {
+		j.unsure = true
 		s.waits(j, d, "The action \""+label(action)+"\" waits for the restart window, which opens at "+clockTime(wait, now)+".")
 		s.at(wait)
 		return
@@ -123,6 +125,11 @@ func (s *Sitter) act(ctx context.Context, now time.Time, j *job, d deployment) {
 	shared := action.Kind != settings.RunCommand // a command is told which certificate it is for
 	if shared && s.acting[action] {
 		return // for another certificate, perhaps for this one, too; its end is the next pass
+	}
+	if j.unsure { // somebody may have restarted it meanwhile, or all of the machine
+		j.unsure = false
+		s.lookAtEndpoints(j)
+		return
 	}
 	if shared {
 		s.acting[action] = true
@@ -192,6 +199,7 @@ func (s *Sitter) deploying(name string, d deployment) (*job, deployment) {
 func (s *Sitter) stumbled(now time.Time, j *job, d deployment, err error) {
 	first := d.Failures == 0
 	after := d.failed(now, err)
+	j.unsure = true
 	s.memory.of(j.name).Deployment = &after
 	s.dirty = true
 	s.log.Error().Err(err).Str("cert", j.name).Time("retry", after.Next).Msg("deployment failed")

@@ -56,7 +56,10 @@ type job struct {
 	step      string
 	deploying bool
 	looking   int // endpoints that have not been looked at since the deployment asked
-	probes    []*probing
+	// unsure: what is served may have changed since it was looked at for the next
+	// action: we were not there, or time went by.
+	unsure bool
+	probes []*probing
 	// awaitsCore: Core has not been looked at since the deployment asked.
 	awaitsCore bool
 }
@@ -177,6 +180,7 @@ func (s *Sitter) adoptJob(j *job, old []*job) {
 		_, err := s.world.Store.Live(j.name)
 		trouble("cannot make the certificate's folder", err)
 	}
+	j.unsure = true
 	e := s.memory.of(j.name)
 	versions, err := s.world.Store.Versions(j.name)
 	trouble("a stored certificate is damaged", err)
