@@ -1,7 +1,7 @@
 # Certsitter. The two commands that matter: make demo, make test.
 
 GO         ?= go
-VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+VERSION    ?= $(shell ./scripts/version 2>/dev/null || echo devel)
 COMMIT     ?= $(shell git rev-parse HEAD 2>/dev/null)
 BUILT      ?= $(shell date -u +%Y-%m-%dT%H:%M:%SZ)
 LDFLAGS    := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.built=$(BUILT)
@@ -22,7 +22,7 @@ test: tools ## everything: installs what the tests need, then format, vet, stati
 	./scripts/test
 
 test-homeassistant: ## the tests with a real Home Assistant Core; installs it once, as root, on Debian and Ubuntu
-	./scripts/test-homeassistant
+	./scripts/as-root ./scripts/test-homeassistant
 
 deb: ## packages for Debian, into dist/; one architecture alone by ARCH=amd64, arm64 or armhf
 	./scripts/deb $(ARCH)
