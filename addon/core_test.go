@@ -334,7 +334,7 @@ func TestRestartApp(t *testing.T) {
 func TestASlugIsNoPath(t *testing.T) {
 	f := &fakeCore{}
 	c := f.start(t)
-	for _, slug := range []string{"", "a/b", "../core", "a b", "x\n"} {
+	for _, slug := range []string{"", "a/b", "../core", "a b", "x\n", strings.Repeat("a", 101)} {
 		if err := c.RestartApp(t.Context(), slug); err == nil {
 			t.Errorf("%q is taken for a slug", slug)
 		}

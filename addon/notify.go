@@ -11,7 +11,11 @@ import (
 	"unicode"
 )
 
-var actionPattern = regexp.MustCompile(`^[a-z0-9_]{1,100}$`)
+// actionPattern and actionLength are what a notify action is called. The length is
+// no part of the pattern, which would be a hundred times as large.
+var actionPattern = regexp.MustCompile(`^[a-z0-9_]+$`)
+
+const actionLength = 100
 
 // notifyOwn are the actions of the domain notify that are no target.
 var notifyOwn = []string{"notify", "persistent_notification", "send_message"}
@@ -22,7 +26,7 @@ var notifyOwn = []string{"notify", "persistent_notification", "send_message"}
 // The error is ErrNotUp if sending it again later may help.
 func (c *Core) Notify(ctx context.Context, service, title, message string, data map[string]any) error {
 	action := strings.TrimPrefix(service, "notify.")
-	if !actionPattern.MatchString(action) {
+	if len(action) > actionLength || !actionPattern.MatchString(action) {
 		return fmt.Errorf("%.60q is no notify action: it is like mobile_app_pixel", service)
 	}
 	body := texts(title, message)

@@ -26,6 +26,7 @@ func TestNotify(t *testing.T) {
 		"a refusal":            {&fakeCore{says: answer{status: 400, body: []byte(`{"message":"extra keys not allowed"}`)}}, "mobile_app_pixel", nil, "refused the message: extra keys not allowed", nil},
 		"a failure":            {&fakeCore{says: answer{status: 500, body: []byte(`{"message":"push service is down"}`)}}, "mobile_app_pixel", nil, "status 500: push service is down", nil},
 		"no name":              {&fakeCore{}, "../../config", nil, "is no notify action", nil},
+		"too long a name":      {&fakeCore{}, strings.Repeat("a", 101), nil, "is no notify action", nil},
 		"not up":               {&fakeCore{proxied: true, says: answer{status: 502}}, "mobile_app_pixel", nil, "not up yet", ErrNotUp},
 	} {
 		t.Run(name, func(t *testing.T) {

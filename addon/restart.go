@@ -132,7 +132,9 @@ func (c *Core) setAway(away bool) {
 }
 
 // slugPattern is what the Supervisor takes for an app's slug.
-var slugPattern = regexp.MustCompile(`^[-_.A-Za-z0-9]{1,100}$`)
+var slugPattern = regexp.MustCompile(`^[-_.A-Za-z0-9]+$`)
+
+const slugLength = 100 // more than any has
 
 // appRestarts are the actions that restart an app, and what they call its slug.
 // The second is the first's name before apps were called apps.
@@ -141,7 +143,7 @@ var appRestarts = []struct{ action, argument string }{{"app_restart", "app"}, {"
 // RestartApp has an app started again, by Core's own action: the Supervisor gives
 // an app like us no right to do so itself. It returns when that is done.
 func (c *Core) RestartApp(ctx context.Context, slug string) error {
-	if !slugPattern.MatchString(slug) {
+	if len(slug) > slugLength || !slugPattern.MatchString(slug) {
 		return fmt.Errorf("%.40q is no app's slug: it is at the end of the address of the app's page, like core_nginx_proxy", slug)
 	}
 	offered, err := c.actions(ctx)

@@ -23,10 +23,13 @@ const (
 	dockerSocket = "/var/run/docker.sock"
 	// maxAnswer bounds an answer: what is told of one container is some 20 KiB.
 	maxAnswer = 1 << 20
+	// nameLength bounds a container's and a unit's name. It is no part of the
+	// patterns, which would be hundreds of times as large.
+	nameLength = 255
 )
 
 var (
-	containerPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$`)
+	containerPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 	signalPattern    = regexp.MustCompile(`^SIG[A-Z0-9]{1,10}$`)
 )
 
@@ -62,7 +65,7 @@ type engine struct {
 }
 
 func engineOf(container string, m Machine) (engine, error) {
-	if !containerPattern.MatchString(container) {
+	if len(container) > nameLength || !containerPattern.MatchString(container) {
 		return engine{}, fmt.Errorf("%.60q is no container's name", container)
 	}
 	socket, err := socketOf(m.DockerSocket, os.Getenv("DOCKER_HOST"))

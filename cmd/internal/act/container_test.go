@@ -200,7 +200,7 @@ func TestOurOwnContainer(t *testing.T) {
 func TestAContainersNameIsNoPath(t *testing.T) {
 	f := &fakeEngine{}
 	m := Machine{DockerSocket: f.start(t)}
-	for _, name := range []string{"", "../images", "a/b", "a?x=1", "-a", "a b"} {
+	for _, name := range []string{"", "../images", "a/b", "a?x=1", "-a", "a b", strings.Repeat("a", 256)} {
 		a := parsed(t, "restart container web")
 		a.Argument = name
 		if err := Perform(t.Context(), a, certificate(), m); err == nil {

@@ -13,7 +13,7 @@ import (
 
 // unitPattern is what may be a unit's name (systemd.unit(5)); none begins like an
 // option.
-var unitPattern = regexp.MustCompile(`^[A-Za-z0-9_][-A-Za-z0-9_.:@\\]{0,254}$`)
+var unitPattern = regexp.MustCompile(`^[A-Za-z0-9_][-A-Za-z0-9_.:@\\]*$`)
 
 // unitEnvironment keeps systemctl and nginx from speaking another language.
 func unitEnvironment() []string { return []string{"PATH=" + searchPath, "LC_ALL=C"} }
@@ -53,7 +53,7 @@ const (
 func unitAction(verb string) func(context.Context, settings.Action, Certificate, Machine) error {
 	return func(ctx context.Context, a settings.Action, _ Certificate, m Machine) error {
 		switch unit := a.Argument; {
-		case !unitPattern.MatchString(unit):
+		case len(unit) > nameLength || !unitPattern.MatchString(unit):
 			return fmt.Errorf("%.60q is no systemd unit's name", unit)
 		case ours(unit):
 			return errOurselves

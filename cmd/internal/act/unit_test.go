@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -75,7 +76,7 @@ func TestAUnitThatHangs(t *testing.T) {
 
 func TestAUnitsNameIsNoOption(t *testing.T) {
 	m := Machine{Systemctl: script(t, "systemctl", "exit 0\n")}
-	for _, name := range []string{"--user", "a b", "", "a/b", "a\nb"} {
+	for _, name := range []string{"--user", "a b", "", "a/b", "a\nb", strings.Repeat("a", 256)} {
 		if err := unitNamed(t, name, m); err == nil {
 			t.Errorf("%q is taken for a unit", name)
 		}

@@ -184,8 +184,14 @@ func (s *Session) Close() error {
 
 // tokenSyntax is base64url without padding (RFC 8555 §8.1, §8.3): no other
 // character can be part of a path of ours. 128 bits of entropy are 22
-// characters; some CAs send a few less or many more.
-var tokenSyntax = regexp.MustCompile(`^[A-Za-z0-9_-]{8,256}$`)
+// characters; some CAs send a few less or many more. The lengths are no part of
+// the pattern, which would be hundreds of times as large.
+var tokenSyntax = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+const (
+	shortestToken = 8
+	longestToken  = 256
+)
 
 // thumbprintSyntax is the second half of a key authorization: a SHA-256 in
 // base64url (RFC 8555 §8.1).
@@ -198,7 +204,7 @@ func (s *Session) fits(c renew.Challenge) error {
 	switch {
 	case s.kind == renew.DNS01 || c.Type != s.kind:
 		return fmt.Errorf("a challenge of type %q was asked for in an order with %s", c.Type, s.kind)
-	case !tokenSyntax.MatchString(c.Token):
+	case len(c.Token) < shortestToken || len(c.Token) > longestToken || !tokenSyntax.MatchString(c.Token):
 		return fmt.Errorf("the token of the challenge for %q is not valid", c.Name)
 	case !whole || !thumbprintSyntax.MatchString(thumbprint):
 		return fmt.Errorf("the key authorization of the challenge for %q does not fit its token", c.Name)

@@ -546,6 +546,7 @@ func TestPresentIsNotTrusting(t *testing.T) {
 		answerTo(renew.HTTP01, "a.example", "token-of-a\n"),
 		answerTo(renew.HTTP01, "a.example", "........"),
 		answerTo(renew.HTTP01, "a.example", strings.Repeat("x", 257)),
+		answerTo(renew.HTTP01, "a.example", "xxxxxxx"),
 		answerTo(renew.HTTP01, "a.example", ""),
 		answerTo(renew.HTTP01, "somebody.else", "token-of-a"),
 		answerTo(renew.DNS01, "a.example", "token-of-a"),
