@@ -3,6 +3,7 @@ package sitter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -63,6 +64,9 @@ func (s *Sitter) findCore(conf *settings.Settings) {
 		found.next, found.busy, found.again = s.core.next, s.core.busy, s.core.again
 	}
 	s.core = found
+	if conf.StandIn || s.world.Manual {
+		return // neither says where Core is
+	}
 	for _, e := range s.memory.Certificates {
 		for address, seen := range e.Endpoints {
 			if seen.Found && address != found.address {
@@ -263,6 +267,21 @@ func (s *Sitter) lookAtCoreSoon() {
 	s.core.next, s.core.again = time.Time{}, s.core.busy
 }
 
+// unready is a certificate that Core serves and that it could not read again now:
+// it is being installed, or what is in its place is no pair. nil = there is none.
+func (s *Sitter) unready() *job {
+	for _, j := range s.jobs {
+		if _, seen := s.coreOf(j); seen == nil {
+			continue
+		}
+		d := s.memory.of(j.name).Deployment
+		if j.deploying && d != nil && d.Stage == toInstall || j.looked && j.installed == nil {
+			return j
+		}
+	}
+	return nil
+}
+
 // restart restarts Home Assistant because somebody pressed the button. How it
 // goes on is in the events.
 func (s *Sitter) restart(works context.Context, now time.Time) error {
@@ -271,6 +290,8 @@ func (s *Sitter) restart(works context.Context, now time.Time) error {
 		return &Refused{Code: "no_homeassistant", Sentence: "There is no Home Assistant that Certsitter could restart: it has to run as Home Assistant's app, or to know homeassistant_url and homeassistant_token."}
 	case s.acting[restartCore]:
 		return &Refused{Code: "busy", Sentence: "Home Assistant is being restarted already."}
+	case s.unready() != nil:
+		return &Refused{Code: "pair", Sentence: fmt.Sprintf("The files of %s are not a certificate with its key just now: Home Assistant would come back without HTTPS. Remove the cause, have everything looked at, and try again.", s.unready().name)}
 	case !s.restarted.IsZero() && since >= 0 && since < restartEvery:
 		until := s.restarted.Add(restartEvery)
 		return &Refused{Code: "too_soon", Until: until, Sentence: "Home Assistant was restarted less than a minute ago. Possible again at " + clockTime(until, now) + "."}

@@ -126,6 +126,10 @@ func (s *Sitter) act(ctx context.Context, now time.Time, j *job, d deployment) {
 	if shared && s.acting[action] {
 		return // for another certificate, perhaps for this one, too; its end is the next pass
 	}
+	if broken := s.unready(); action == restartCore && broken != nil {
+		s.waits(j, d, "Home Assistant is not restarted while the files of "+broken.name+" are not a certificate with its key: it would come back without HTTPS.")
+		return // what makes them whole is a pass of its own
+	}
 	if j.unsure { // somebody may have restarted it meanwhile, or all of the machine
 		j.unsure = false
 		s.lookAtEndpoints(j)
