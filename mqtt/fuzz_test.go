@@ -57,7 +57,7 @@ func FuzzInstallationIn(f *testing.F) {
 	f.Add([]byte(`{"installation":"7f3a9c"}`))
 	f.Add([]byte(`{"installation":{}}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		if id := installationIn(payload); id != "" && !installationForm.MatchString(id) {
+		if id := installationIn(payload); id != "" && !isInstallation(id) {
 			t.Fatalf("id %q", id)
 		}
 	})

@@ -89,7 +89,7 @@ func namedOnce(s Snapshot) (certs []Certificate, targets []Target, refused []err
 	}
 	for _, t := range s.Targets {
 		switch {
-		case !targetID.MatchString(t.ID):
+		case len(t.ID) > targetLength || !targetID.MatchString(t.ID):
 			refused = append(refused, fmt.Errorf("notification target %q: an id is made of a-z, 0-9 and _", t.ID))
 		case taken["target/"+t.ID]:
 			// The same URL twice in the configuration is one place.

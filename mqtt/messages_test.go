@@ -382,7 +382,7 @@ func TestOneBadNameDoesNotTakeTheOthersAlong(t *testing.T) {
 	good := len(testMessages(t))
 	s.Certificates = append(s.Certificates, Certificate{Name: "home"}, Certificate{Name: "a/b"}, Certificate{Name: "lowest"},
 		Certificate{Name: "target_x"}, Certificate{Name: "service"}, Certificate{Name: "_x"}, Certificate{Name: strings.Repeat("a", 33)})
-	s.Targets = append(s.Targets, Target{ID: "x/#"}, Target{ID: "ntfy_1a2b3c"})
+	s.Targets = append(s.Targets, Target{ID: "x/#"}, Target{ID: strings.Repeat("a", 63)}, Target{ID: "ntfy_1a2b3c"})
 	all, err := Messages(testConfig(), s)
 	if err == nil {
 		t.Fatal("no error")

@@ -99,7 +99,7 @@ func installationIn(payload []byte) string {
 	var found struct {
 		Installation string `json:"installation"`
 	}
-	if json.Unmarshal(payload, &found) != nil || !installationForm.MatchString(found.Installation) {
+	if json.Unmarshal(payload, &found) != nil || !isInstallation(found.Installation) {
 		return ""
 	}
 	return found.Installation

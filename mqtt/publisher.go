@@ -126,7 +126,7 @@ func New(c Config) (*Publisher, error) {
 	if err := c.checkTopics(); err != nil {
 		return nil, err
 	}
-	if !installationForm.MatchString(c.Installation) {
+	if !isInstallation(c.Installation) {
 		return nil, errors.New("mqtt: an installation id of letters, digits, _ and - is needed")
 	}
 	b, err := c.parseBroker()

@@ -53,12 +53,22 @@ const (
 
 var (
 	baseForm         = regexp.MustCompile(`^[a-z0-9]+$`)
-	installationForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	installationForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 	// certificateName is the contract's form of a name (CONTRACT §2).
 	certificateName = regexp.MustCompile(`^[a-z0-9]([a-z0-9_]{0,30}[a-z0-9])?$`)
 	// targetID is <scheme>_<6 hex>; schemes such as generic+https lose their sign.
-	targetID = regexp.MustCompile(`^[a-z0-9][a-z0-9_]{0,61}$`)
+	targetID = regexp.MustCompile(`^[a-z0-9][a-z0-9_]*$`)
 )
+
+// Lengths are no part of the patterns, which would be so many times as large.
+const (
+	installationLength = 64
+	targetLength       = 62
+)
+
+func isInstallation(id string) bool {
+	return len(id) <= installationLength && installationForm.MatchString(id)
+}
 
 func (c Config) base() string   { return cmp.Or(c.Topic, defaultBase) }
 func (c Config) prefix() string { return cmp.Or(c.DiscoveryPrefix, defaultPrefix) }

@@ -63,6 +63,7 @@ func TestRefusedConfigurations(t *testing.T) {
 		{Config{Broker: "tcp://m.lan", Topic: "Up"}, "mqtt.topic"},
 		{Config{Broker: "tcp://m.lan", DiscoveryPrefix: "#"}, "mqtt.discovery_prefix"},
 		{Config{Broker: "tcp://m.lan", Installation: "a b"}, "installation id"},
+		{Config{Broker: "tcp://m.lan", Installation: longID}, "installation id"},
 	} {
 		if c.config.Installation == "" {
 			c.config.Installation = "7f3a9c"

@@ -72,7 +72,7 @@ func kind(e sitter.Event) string {
 	return e.Kind
 }
 
-var kinds = regexp.MustCompile(`^[a-z_]{1,40}$`)
+var kinds = regexp.MustCompile(`^[a-z_]+$`)
 
 func mustJSON(e sitter.Event) []byte {
 	b, err := json.Marshal(e)

@@ -517,6 +517,19 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
+// A key that does not look like one may be a secret before a colon.
+func TestJoinShowsKeysAlone(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]string{
+		"name": "mqtt.name", "x-y_1": "mqtt.x-y_1", strings.Repeat("a", 32): "mqtt." + strings.Repeat("a", 32),
+		strings.Repeat("a", 33): "mqtt.…", "": "mqtt.…", "pass word": "mqtt.…", "tok=en": "mqtt.…",
+	} {
+		if got := join("mqtt", key); got != want {
+			t.Errorf("%q: %q, want %q", key, got, want)
+		}
+	}
+}
+
 // A file that was pasted in the place of a name is not repeated whole.
 func TestLongValuesAreShortened(t *testing.T) {
 	t.Parallel()

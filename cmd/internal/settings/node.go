@@ -316,10 +316,12 @@ func keyText(k ast.MapKeyNode) (string, bool) {
 
 // wordPattern is what may be a key. Anything else may be a secret that slipped
 // to the wrong side of a colon, and is not shown.
-var wordPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
+var wordPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+const wordLength = 32
 
 func join(path, key string) string {
-	if !wordPattern.MatchString(key) {
+	if len(key) > wordLength || !wordPattern.MatchString(key) {
 		key = "…"
 	}
 	if path == "" {
