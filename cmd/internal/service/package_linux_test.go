@@ -69,6 +69,11 @@ func (d *debian) boot(t *testing.T) *process {
 		args = append(args, "--keep-unit") // there is no systemd here that could give it one
 	}
 	p := start(t, args...)
+	t.Cleanup(func() {
+		if d.leader != 0 { // with its process 1 all others end, which the end of systemd-nspawn does not do
+			_ = syscall.Kill(d.leader, syscall.SIGKILL)
+		}
+	})
 	p.eventually(t, "process 1 is there", func() bool {
 		children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", p.cmd.Process.Pid))
 		if err != nil {
