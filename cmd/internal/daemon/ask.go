@@ -22,7 +22,7 @@ func (d *Daemon) askPeople(ctx context.Context) error {
 			snap := d.Sitter.Snapshot()
 			return d.wanted(snap.Asks), !snap.Time.IsZero()
 		},
-		leftover: func() []string { return leftover(d.inForce.Load().settings) },
+		leftover: func() []string { return leftover(d.inForce.Load().settings, d.Sitter.Left()) },
 	}
 	b.run(ctx, d.Sitter.Events(ctx))
 	return nil
@@ -51,9 +51,13 @@ func clipped(text string) string {
 	return text
 }
 
-// leftover are the ids of what an earlier run may have asked.
-func leftover(conf *settings.Settings) []string {
+// leftover are the ids of what an earlier run may have asked, also of certificates
+// that have left the configuration since.
+func leftover(conf *settings.Settings, left []string) []string {
 	ids := []string{sitter.AskConfiguration}
+	for _, name := range left {
+		ids = append(ids, sitter.AskRestart(name))
+	}
 	for _, c := range conf.Certificates {
 		ids = append(ids, sitter.AskRestart(c.Name))
 	}

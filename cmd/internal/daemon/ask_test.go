@@ -50,7 +50,7 @@ func (a *asking) run(t *testing.T) {
 			return append([]sitter.Ask{}, a.asks...), a.asks != nil
 		},
 		leftover: func() []string {
-			return leftover(&settings.Settings{Certificates: []settings.Certificate{{Name: "home"}}})
+			return leftover(&settings.Settings{Certificates: []settings.Certificate{{Name: "home"}}}, []string{"removed"})
 		},
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -120,6 +120,7 @@ func TestWhatPeopleAreAskedIsShown(t *testing.T) {
 	}
 	create("certsitter_configuration", "from before")
 	create("certsitter_home_restart", "from before")
+	create("certsitter_removed_restart", "from before, of one that left the configuration")
 	create("certsitter_other", "another's")
 	configuration := sitter.Ask{ID: sitter.AskConfiguration, Title: "c", Text: "one"}
 	restart := sitter.Ask{ID: sitter.AskRestart("home"), Title: "r", Text: "restart"}

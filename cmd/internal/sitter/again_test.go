@@ -3,9 +3,11 @@ package sitter
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/certsitter/certsitter/cmd/internal/settings"
 	"github.com/certsitter/certsitter/expiry/probe"
 )
 
@@ -70,4 +72,26 @@ func TestCoreIsLookedAtBeforeItIsRestartedAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was asked for the sake of a certificate that is not configured any more is
+// to be taken back.
+func TestCertificatesThatLeftAreKnownAtTheStart(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		s := athome(t, w, dir, func(s *settings.Settings) { second(dir, s) })
+		r := w.begin(t, dir, s, nil, nil)
+		defer func() { r.stop() }()
+		w.until(day)
+		if left := r.Left(); len(left) != 0 {
+			t.Errorf("%q left", left)
+		}
+		r.stop()
+		fewer := *s
+		fewer.Certificates = s.Certificates[:1]
+		r = w.begin(t, dir, &fewer, nil, nil)
+		if left := r.Left(); !slices.Equal(left, []string{"second"}) {
+			t.Errorf("%q left", left)
+		}
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -119,6 +120,7 @@ type Sitter struct {
 	jobs         []*job
 	watched      []*watch
 	memory       *memory
+	left         []string // certificates of earlier runs that left the configuration; never changes
 	file         stateFile
 	dirty        bool // memory differs from its file
 	clock        clock
@@ -199,9 +201,11 @@ func New(w World, conf *settings.Settings) (*Sitter, error) {
 		s.memory.Installation, s.dirty = newInstallation(), true
 	}
 	s.clock = clock{build: w.Build, saved: s.memory.Saved}
+	known := slices.Collect(maps.Keys(s.memory.Certificates))
 	if err := s.configure(conf); err != nil {
 		return nil, err
 	}
+	s.left = slices.DeleteFunc(known, func(name string) bool { return s.memory.Certificates[name] != nil })
 	s.snapshot.Store(&Snapshot{Version: w.Version, Installation: s.memory.Installation, Status: expiry.Unknown.String(),
 		Certificates: []Certificate{}, Targets: []Target{}, Problems: []Problem{}, Asks: []Ask{}, Language: conf.Language})
 	return s, nil
@@ -215,6 +219,10 @@ func newInstallation() string {
 
 // Installation is the random id that is kept in the state folder.
 func (s *Sitter) Installation() string { return s.memory.Installation }
+
+// Left are the certificates that earlier runs looked after and that are not in
+// the configuration of the start any more.
+func (s *Sitter) Left() []string { return slices.Clone(s.left) }
 
 // Topics are the retained topics that earlier runs have published.
 func (s *Sitter) Topics() []string { return slices.Clone(s.memory.Topics) }
