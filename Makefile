@@ -15,8 +15,9 @@ build: ## both programs, into bin/
 	CGO_ENABLED=0 $(GO) build $(DAEMON) -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/certsitter
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/certsitter-worker
 
+# Not go run, for which the Ctrl-C that ends the demo is an error.
 demo: ## the main job with a test CA and a broker of its own
-	$(GO) run ./cmd/demo
+	@$(GO) build -o bin/demo ./cmd/demo && bin/demo
 
 test: tools ## everything: installs what the tests need, then format, vet, staticcheck, race and end-to-end tests
 	./scripts/test
