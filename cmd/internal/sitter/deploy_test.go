@@ -95,6 +95,28 @@ func TestActionThatFailsIsTriedAgainOverARestartOfOurs(t *testing.T) {
 	})
 }
 
+// Files that were read while an action runs, which an earlier run may have left
+// over, are judged; while something is installed they are read at its end.
+func TestFilesThatWereReadMeanwhile(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		r := w.begin(t, dir, conf(t, dir, "", nil), nil, nil)
+		w.renewed(1)
+		r.stop() // the loop is ours now
+		j := r.Sitter.job("home")
+		read := found{installed: installedAt(j.target)}
+		for stage, taken := range map[stage]bool{toInstall: false, toAct: true} {
+			j.installed, j.deploying = nil, true
+			r.memory.of("home").Deployment = &deployment{Version: j.newest.ID, Stage: stage}
+			r.holding["home"]++
+			r.foundFiles(time.Now(), j, read)
+			if got := j.installed != nil; got != taken {
+				t.Errorf("%s: taken in %v, want %v", stage, got, taken)
+			}
+		}
+	})
+}
+
 func TestActionThatWasCutOffIsDoneAgainAndNoFailure(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newEarth(t, 90*day)

@@ -129,7 +129,7 @@ func (s *Sitter) foundFiles(now time.Time, j *job, f found) {
 	if j.again {
 		j.lookAt = now
 	}
-	if f.same || j.deploying {
+	if d := s.memory.of(j.name).Deployment; f.same || j.deploying && d != nil && d.Stage == toInstall {
 		return // what is being installed is read at its end
 	}
 	j.print, j.installed = f.print, f.installed
