@@ -71,9 +71,9 @@ type askPace struct {
 	idle        time.Duration // between two looks while nothing is asked
 }
 
-// Core loses its notifications when it restarts, and does not say so. One that
-// takes less than stay to come back is a small one on a fast machine.
-var usualAsking = askPace{first: 2 * time.Second, most: time.Minute, stay: 15 * time.Second, idle: 5 * time.Minute}
+// Core loses its notifications when it restarts, and does not say so. A small one
+// on a fast machine is back within eight seconds, which must not be overlooked.
+var usualAsking = askPace{first: 2 * time.Second, most: time.Minute, stay: 5 * time.Second, idle: 5 * time.Minute}
 
 // A board is what Home Assistant shows of our asks. It is kept as they are: one
 // that appears or changes is created, one that is gone is dismissed. An ask that
