@@ -388,6 +388,9 @@ func (s *Sitter) beat(ctx context.Context, now time.Time) {
 			return
 		}
 	}
+	if !s.lookedAtAll() {
+		return // what ends before its first round is not alive; the end of a look is the next pass
+	}
 	s.beatAt = now
 	fetch := s.world.Beat
 	s.work(ctx, beatLimit, "the heartbeat", func(ctx context.Context) func(time.Time) {
