@@ -139,8 +139,9 @@ const unknownHold = time.Hour
 func Assess(now time.Time, f Facts) []Problem {
 	j := judge{now: now, Facts: f, name: subjectOf(f)}
 	rules := []func(*judge){(*judge).source, (*judge).dates, (*judge).served, (*judge).pinned}
-	if f.Managed {
-		rules = append(rules, (*judge).inForce, (*judge).renewal, (*judge).installation, (*judge).deployment)
+	if f.Managed { // an action that fails comes before what a server does for want of it
+		rules = []func(*judge){(*judge).source, (*judge).dates, (*judge).action, (*judge).served, (*judge).pinned,
+			(*judge).inForce, (*judge).renewal, (*judge).installation, (*judge).deployment}
 	}
 	for _, rule := range rules {
 		rule(&j)
@@ -379,18 +380,23 @@ func (j *judge) installation() {
 		"Remove the cause; the installation is tried again by itself and nothing is ordered anew.")
 }
 
+// action judges one that does not succeed.
+func (j *judge) action() {
+	if j.ActionError == "" {
+		return
+	}
+	severity := Notice
+	if !j.InstalledAt.IsZero() && j.now.Sub(j.InstalledAt) >= holdAfterAction {
+		severity = Warning
+	}
+	j.add(CodeActionFailed, severity, fmt.Sprintf("The new certificate of %s is installed, but what is to make it used fails: %s", j.name, sentence(j.ActionError)),
+		"Remove the cause, or do it by hand; it is tried again by itself.")
+}
+
 // deployment tells of what waits and of another client at work.
 func (j *judge) deployment() {
 	if j.Waiting != "" {
 		j.add(CodeWaiting, Notice, sentence(j.Waiting), cmp.Or(j.ActionAdvice, "Nothing, or do it by hand now."))
-	}
-	if j.ActionError != "" {
-		severity := Notice
-		if !j.InstalledAt.IsZero() && j.now.Sub(j.InstalledAt) >= holdAfterAction {
-			severity = Warning
-		}
-		j.add(CodeActionFailed, severity, fmt.Sprintf("The new certificate of %s is installed, but what is to make it used fails: %s", j.name, sentence(j.ActionError)),
-			"Remove the cause, or do it by hand; it is tried again by itself.")
 	}
 	if j.Revoked {
 		j.add(CodeRevoked, Critical, fmt.Sprintf("The certificate of %s was revoked and its replacement has not come yet: browsers may refuse it.", j.name),
@@ -473,6 +479,10 @@ func (j *judge) watched(s Served) {
 		"Set ca_roots to the file with its CA's certificate, or let the server send the full chain.")
 }
 
+// lacksNames: what is installed is not for all configured names, a starter pair
+// for instance, which is a finding of its own.
+func (j *judge) lacksNames() bool { return j.Installed != nil && len(j.Installed.Missing(j.Names)) > 0 }
+
 // same judges an endpoint that serves what is installed: then its name and chain
 // are right, unless the configuration is not.
 func (j *judge) same(s Served) {
@@ -480,7 +490,7 @@ func (j *judge) same(s Served) {
 		// The twin with another type of key.
 		j.add(CodeExpired, Expired, fmt.Sprintf("The certificate that %s serves expired on %s. Browsers and apps refuse it.", s.Address, j.date(c.Leaf.NotAfter)), j.renewAdvice())
 	}
-	if !s.NameOK {
+	if !s.NameOK && !j.lacksNames() {
 		j.add(CodeWrongName, Warning, fmt.Sprintf("%s serves the right certificate, but that is for %s and not for the name that is used there. Browsers and apps refuse it.", s.Address, namesOf(s.Certificate)),
 			"Add the name to domains, or correct the one before the @ in endpoints.")
 	}
@@ -501,7 +511,7 @@ func (j *judge) same(s Served) {
 // stale judges an endpoint that still serves an earlier certificate of ours.
 func (j *judge) stale(s Served) {
 	text := fmt.Sprintf("%s is renewed, but %s still serves the earlier certificate, which is good until %s.", j.name, s.Address, j.date(s.Certificate.Leaf.NotAfter))
-	advice := cmp.Or(s.Advice, j.ActionAdvice, "Restart or reload the program that serves "+s.Address+", and add that under after so that it happens by itself.")
+	advice := cmp.Or(s.Advice, j.ActionAdvice, j.actAdvice(s))
 	switch {
 	case s.Certificate.Left(j.now) <= 0:
 		j.add(CodeExpired, Expired, fmt.Sprintf("%s is renewed, but %s still serves the earlier certificate, which expired on %s. Browsers and apps refuse it.",
@@ -515,6 +525,14 @@ func (j *judge) stale(s Served) {
 	default:
 		j.add(CodeStale, max(Warning, j.urgency(s.Certificate)), text, advice)
 	}
+}
+
+// actAdvice is what makes a server take the new certificate.
+func (j *judge) actAdvice(s Served) string {
+	if j.ActionError != "" {
+		return "Remove what makes the action fail, or do it by hand; it is tried again by itself."
+	}
+	return "Restart or reload the program that serves " + s.Address + ", and add that under after so that it happens by itself."
 }
 
 // held reports whether the server has had its time to take the new certificate.

@@ -182,6 +182,7 @@ func situations(t *testing.T) []situation {
 		{"served without the chain", endpoint(with(healthy, func(f *expiry.Facts) { f.Installed = full }), expiry.Served{Certificate: bare, Same: true, NameOK: true}), "chain_incomplete/warning"},
 		{"served from an unknown CA", endpoint(with(healthy, func(f *expiry.Facts) { f.Installed = full }), expiry.Served{Certificate: full, Same: true, NameOK: true}), "untrusted/notice"},
 		{"served for another name", endpoint(healthy, expiry.Served{Certificate: healthy.Installed, Same: true, ChainOK: true}), "wrong_name/warning"},
+		{"served, a starter for no name", endpoint(with(healthy, func(f *expiry.Facts) { f.Installed, f.DueAt = self, noon }), expiry.Served{Certificate: self, Same: true}), "untrusted/notice names_missing/notice"},
 		{"served as a twin that expired", endpoint(healthy, expiry.Served{Certificate: dead, Same: true, NameOK: true, ChainOK: true}), "expired/expired"},
 		{"not reachable", endpoint(healthy, expiry.Served{Error: "home.example.org:443 refuses connections: nothing listens there."}), "unreachable/notice"},
 		{"not looked at yet", endpoint(healthy, expiry.Served{}), ""},
@@ -195,6 +196,9 @@ func situations(t *testing.T) []situation {
 		{"stale, a person is asked", endpoint(healthy, asked, deployed(25*time.Hour, true)), "stale/notice"},
 		{"stale, a person was asked 26 hours ago", endpoint(healthy, asked, deployed(26*time.Hour, true)), "stale/warning"},
 		{"stale, action waits", endpoint(healthy, stale, deployed(time.Hour, true), waiting), "stale/notice waiting/notice"},
+		{"stale, action fails", endpoint(healthy, stale, deployed(time.Hour, true), func(f *expiry.Facts) {
+			f.ActionError, f.InstalledAt = "reload nginx: its configuration is broken", noon.Add(-time.Hour)
+		}), "action_failed/warning stale/warning"},
 		{"stale below K", endpoint(healthy, expiry.Served{Certificate: older, Known: true}, deployed(time.Hour, true)), "stale/critical"},
 		{"stale below K, action waits", endpoint(healthy, expiry.Served{Certificate: older, Known: true}, deployed(time.Hour, true), waiting), "stale/notice waiting/notice"},
 		{"stale and expired", endpoint(healthy, expiry.Served{Certificate: dead, Known: true}, waiting), "expired/expired waiting/notice"},
