@@ -194,3 +194,17 @@ func FuzzExplain(f *testing.F) {
 		}
 	})
 }
+
+func TestUnknownCauseIsASentence(t *testing.T) {
+	for detail, want := range map[string]string{
+		"boom":                     "The attempt failed: boom.",
+		" boom. ":                  "The attempt failed: boom.",
+		"what?":                    "The attempt failed: what?",
+		strings.Repeat("x", 5_000): "The attempt failed: " + strings.Repeat("x", 139) + "…",
+	} {
+		got := Explain(&Fault{Problems: []Problem{{Detail: detail}}})
+		if got.Cause != CauseUnknown || got.Sentence != want {
+			t.Errorf("%.20q: %+v, want %q", detail, got, want)
+		}
+	}
+}
