@@ -98,7 +98,7 @@ func New(o Options) (*Daemon, error) {
 	world := sitter.World{
 		Store: stored, Issue: o.Worker.Issue, Revoke: o.Worker.Revoke, Send: d.send, Targets: d.targets,
 		Answer: d.answer, CA: &directory.Client{UserAgent: "certsitter/" + o.Version},
-		Probe: probe.Probe, Read: probe.ReadFile, Act: d.act, Beat: beat,
+		Probe: probe.Probe, Read: probe.ReadFile, Act: d.act, NotUp: func(err error) bool { return errors.Is(err, addon.ErrNotUp) }, Beat: beat,
 		Cautions: func(conf *settings.Settings) []sitter.Problem { return append(cautions(conf), o.ground(conf)...) },
 		Home:     func(conf *settings.Settings) (string, bool) { return home(conf, o) }, Build: o.Build, Version: o.Version, Log: o.Log, State: o.Settings.StateDir, Manual: o.Manual,
 	}

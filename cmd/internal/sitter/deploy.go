@@ -199,15 +199,20 @@ func (s *Sitter) deploying(name string, d deployment) (*job, deployment) {
 	return j, *current
 }
 
-// stumbled takes in that an installation or an action did not succeed.
+// stumbled takes in that an installation or an action did not succeed. Who is
+// only not up yet is asked again, and has not failed.
 func (s *Sitter) stumbled(now time.Time, j *job, d deployment, err error) {
-	first := d.Failures == 0
 	after := d.failed(now, err)
 	j.unsure = true
 	s.memory.of(j.name).Deployment = &after
 	s.dirty = true
+	if s.world.NotUp != nil && s.world.NotUp(err) {
+		s.log.Info().Err(err).Str("cert", j.name).Time("retry", after.Next).Msg("deployment waits")
+		return
+	}
 	s.log.Error().Err(err).Str("cert", j.name).Time("retry", after.Next).Msg("deployment failed")
-	if first {
+	if !d.Told {
+		after.Told = true
 		s.event(now, j.name, "deploy_failed", clip("The new certificate could not be brought into use: "+err.Error()))
 	}
 }

@@ -117,6 +117,43 @@ func TestFilesThatWereReadMeanwhile(t *testing.T) {
 	})
 }
 
+func TestActionThatComesTooEarlyIsNoFailure(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		h := newHome(w)
+		h.broken = errors.New("Home Assistant is not up")
+		s, r := restartsOf(t, w, h, dir, "", "restart homeassistant")
+		defer func() { r.stop() }()
+		r.stop()
+		r = w.begin(t, dir, s, func(x *World) {
+			h.edit(x)
+			x.NotUp = func(err error) bool { return strings.Contains(err.Error(), "not up") }
+		}, nil)
+		heard := r.hear(t)
+		if err := r.Renew(t.Context(), "home", RenewOptions{Force: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.renewed(2)
+		time.Sleep(5 * time.Minute)
+		if got := r.home(); got.Status != "notice" || !strings.Contains(got.Deployment, "not up") {
+			t.Errorf("%s, %q", got.Status, got.Deployment)
+		}
+		if got := kinds(heard(), "deploy_failed"); len(got) != 0 {
+			t.Errorf("told %q while Home Assistant starts", got)
+		}
+		h.change(func(h *home) { h.broken = errors.New("its configuration is broken") })
+		time.Sleep(20 * time.Minute)
+		if got := kinds(heard(), "deploy_failed"); !slices.Equal(got, []string{"deploy_failed"}) {
+			t.Errorf("told %q of a failure", got)
+		}
+		h.change(func(h *home) { h.broken = nil })
+		time.Sleep(2 * time.Hour)
+		if got := r.home(); got.Status != "ok" {
+			t.Errorf("%s %+v", got.Status, got.Problems)
+		}
+	})
+}
+
 func TestActionThatWasCutOffIsDoneAgainAndNoFailure(t *testing.T) {
 	bubble(t, func(t *testing.T, dir string) {
 		w := newEarth(t, 90*day)

@@ -17,6 +17,7 @@ type deployment struct {
 	Failures    int       `json:"failures,omitzero"` // in a row, of the present stage
 	Next        time.Time `json:"next,omitzero"`     // when to go on after a failure
 	Error       string    `json:"error,omitzero"`
+	Told        bool      `json:"told,omitzero"`    // the failure was an event
 	Waiting     string    `json:"waiting,omitzero"` // what it waits for, one sentence
 	Urgent      bool      `json:"urgent,omitzero"`  // no window is waited for
 }
@@ -49,7 +50,7 @@ func (d deployment) failed(now time.Time, err error) deployment {
 
 // went is the deployment after a step that succeeded.
 func (d deployment) went() deployment {
-	d.Failures, d.Error, d.Next, d.Waiting = 0, "", time.Time{}, ""
+	d.Failures, d.Error, d.Told, d.Next, d.Waiting = 0, "", false, time.Time{}, ""
 	return d
 }
 

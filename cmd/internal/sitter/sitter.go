@@ -45,6 +45,9 @@ type World struct {
 	Probe  func(context.Context, probe.Target, time.Time, probe.Options) (probe.Result, error)
 	Read   func(path, password string) (*expiry.Certificate, error)
 	Act    func(context.Context, settings.Action, Acted) error
+	// NotUp: the error of an action says that the other side is not up yet, such
+	// as Home Assistant while it starts. nil = never.
+	NotUp  func(error) bool
 	Send   func(context.Context, notify.Request) error // error: *notify.Undelivered
 	Beat   func(ctx context.Context, url string) error // fetches the heartbeat's URL
 	Broker Broker                                      // nil = no MQTT
