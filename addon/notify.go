@@ -88,7 +88,7 @@ func (c *Core) exists(ctx context.Context, entity string) bool {
 // of the one before. All of them are gone after Core's restart. The error is as
 // Notify's.
 func (c *Core) PersistentNotification(ctx context.Context, id, title, message string) error {
-	body := texts(unmarked(title), unmarked(message))
+	body := texts(title, unmarked(message)) // the title is shown as it is
 	body["notification_id"] = id
 	return c.performPlain(ctx, "persistent_notification", "create", body)
 }

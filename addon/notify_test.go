@@ -67,7 +67,7 @@ func TestPersistentNotification(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		`POST /api/services/persistent_notification/create {"message":"a \\[link\\](http://x) and \\\u003cimg src=x>\n{ { states('x') }}","notification_id":"certsitter_home","title":"\\*.example.org"}`,
+		`POST /api/services/persistent_notification/create {"message":"a \\[link\\](http://x) and \\\u003cimg src=x>\n{ { states('x') }}","notification_id":"certsitter_home","title":"*.example.org"}`,
 		`POST /api/services/persistent_notification/dismiss {"notification_id":"certsitter_home"}`,
 	}
 	if got := f.posts(); !slices.Equal(got, []string{strings.ReplaceAll(want[0], "src=x>", `src=x\u003e`), want[1]}) {
