@@ -27,6 +27,7 @@ type link struct {
 	mu        sync.Mutex      // guards the rest; never held while anybody is waited for
 	asked     mqtt.Config     // as configured, not as the Supervisor completed it
 	publisher *mqtt.Publisher // nil until the Supervisor has named a broker
+	missing   string          // why it has not, in a sentence
 	retained  []mqtt.Message
 	obsolete  []string
 	events    []heldEvent // for a publisher that is connected
@@ -87,6 +88,7 @@ func (l *link) use(w way) {
 
 // replace sets the publisher and wakes run. l.mu is held.
 func (l *link) replace(p *mqtt.Publisher) {
+	l.missing = ""
 	if l.publisher = p; p != nil && l.retained != nil {
 		p.Publish(l.retained, l.obsolete)
 	}
@@ -131,14 +133,13 @@ func (l *link) find(ctx context.Context) {
 	l.mu.Unlock()
 	again := time.NewTicker(findEvery)
 	defer again.Stop()
-	for last := ""; ; {
+	for {
 		err := l.findOnce(ctx, asked)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		if text := err.Error(); text != last { // once per reason: there may be no broker for years
+		if text := err.Error(); l.miss(text) { // once per reason: there may be no broker for years
 			l.log.Warn().Str("reason", text).Msg("no broker")
-			last = text
 		}
 		select {
 		case <-ctx.Done():
@@ -148,6 +149,18 @@ func (l *link) find(ctx context.Context) {
 		case <-again.C:
 		}
 	}
+}
+
+// miss remembers why there is no broker, and says whether that is news.
+func (l *link) miss(why string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.publisher != nil || l.missing == why {
+		return false
+	}
+	l.missing = why
+	poke(l.changed)
+	return true
 }
 
 func (l *link) findOnce(ctx context.Context, asked mqtt.Config) error {
@@ -282,7 +295,7 @@ func (l *link) State() mqtt.Link {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.publisher == nil {
-		return mqtt.Link{Emptying: slices.Clone(l.obsolete)}
+		return mqtt.Link{Error: l.missing, Emptying: slices.Clone(l.obsolete)}
 	}
 	return l.publisher.State()
 }

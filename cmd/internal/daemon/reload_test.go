@@ -239,6 +239,13 @@ func TestEventsWaitForAPublisher(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- l.run(ctx) }()
 	defer func() { stop(); <-ended }()
+	for deadline := time.Now().Add(waitLimit); !strings.Contains(l.State().Error, "install and start the Mosquitto broker app"); {
+		select {
+		case <-l.Changed():
+		case <-time.After(time.Until(deadline)):
+			t.Fatalf("nobody is told why there is no broker: %+v", l.State())
+		}
+	}
 	l.Event("home", mqtt.Event{Type: "renewed", Text: "before any broker"})
 	l.Publish([]mqtt.Message{}, []string{"first/target/old_012345/state"})
 	if got := l.State().Emptying; len(got) != 1 {
