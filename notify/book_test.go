@@ -7,6 +7,18 @@ import (
 	"time"
 )
 
+func TestTargetName(t *testing.T) {
+	for url, want := range map[string]string{
+		"homeassistant://persistent_notification": "Home Assistant",
+		"homeassistant://notify/mobile_app_pixel": "mobile_app_pixel",
+		"ntfy://secret@ntfy.sh/topic":             TargetID("ntfy://secret@ntfy.sh/topic"),
+	} {
+		if got := TargetName(url); got != want {
+			t.Errorf("%s is called %q, want %q", url, got, want)
+		}
+	}
+}
+
 func TestTargetID(t *testing.T) {
 	tests := map[string]string{
 		"ntfy://ntfy.sh/topic":                   `^ntfy_[0-9a-f]{6}$`,

@@ -50,6 +50,18 @@ func TargetID(url string) string {
 	return targetScheme(url) + "_" + hex.EncodeToString(sum[:3])
 }
 
+// TargetName names a target for people, without giving its secrets away: Home
+// Assistant's are called as there, all others by their TargetID.
+func TargetName(url string) string {
+	if service, ok := strings.CutPrefix(url, "homeassistant://notify/"); ok {
+		return service
+	}
+	if strings.HasPrefix(url, "homeassistant://") {
+		return "Home Assistant"
+	}
+	return TargetID(url)
+}
+
 // targetScheme is the scheme's leading letters and digits in lower case:
 // "generic" of "generic+https://…"; "target" where there is none.
 func targetScheme(url string) string {

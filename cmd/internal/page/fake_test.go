@@ -158,7 +158,7 @@ func sample() *sitter.Snapshot {
 			},
 		},
 		Targets: []sitter.Target{
-			{ID: "ntfy_1a2b3c", Status: "ok", Since: noon.Add(-day)},
+			{ID: "ntfy_1a2b3c", Name: "mobile_app_pixel", Status: "ok", Since: noon.Add(-day)},
 			{ID: "telegram_99aa00", Status: "dead", Since: noon.Add(-3 * time.Hour), LastError: "401 Unauthorized"},
 		},
 		Problems: []sitter.Problem{},

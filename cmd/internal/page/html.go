@@ -76,7 +76,7 @@ func (v view) certificates() g.Node {
 		return section("certificates", v.Words.Certificates,
 			el("div", class("cards"), g.Map(v.Certificates, func(c card) g.Node { return c.html(v) })))
 	}
-	if !v.Ready {
+	if !v.Ready || v.Refused { // who has tried already needs to hear what was wrong
 		return nil
 	}
 	return section("setup", v.Words.Setup, el("ol", class("setup"), items(v.Words.SetupSteps[:])))
@@ -191,7 +191,7 @@ func (v view) messages() g.Node {
 func (t target) html(w words) g.Node {
 	since := t.Since.Text != "" && t.Tone != "ok"
 	return el("li", mark(t.Tone), el("span",
-		el("b", text(t.ID)), text(" "+t.Word),
+		el("b", text(t.Name)), text(" "+t.Word),
 		g.If(since, g.Group{text(" " + w.Since + " "), t.Since.html()}),
 		under(t.Error),
 	))

@@ -102,7 +102,7 @@
       });
       const body = await answer.json().catch(() => ({}));
       if (answer.ok) say(form.dataset.said, false);
-      else say(body.until ? body.error + " (" + style.format(new Date(body.until)) + ")" : body.error || answer.statusText, true);
+      else say(body.error || answer.statusText, true);
     } catch (err) {
       say(String(err.message || err), true);
     }

@@ -17,6 +17,7 @@ import (
 type view struct {
 	Words        words
 	Ready        bool   // there is a snapshot
+	Refused      bool   // the configuration was refused
 	Base         string // of all links; "" = where the page is
 	Tone         string // the worst status, for the colour
 	Verdict      string
@@ -81,8 +82,8 @@ type name struct {
 }
 
 type target struct {
-	ID, Tone, Word, Error string
-	Since                 moment
+	Name, Tone, Word, Error string
+	Since                   moment
 }
 
 type broker struct{ Tone, Word, URL, Error string }
@@ -104,6 +105,7 @@ func look(snap *sitter.Snapshot, w words, r reader) view {
 	v := view{
 		Words:   w,
 		Ready:   true,
+		Refused: slices.ContainsFunc(snap.Problems, isRefusal),
 		Base:    r.base,
 		Tone:    tone(snap.Status),
 		Checked: r.moment(snap.LastCheck),
@@ -123,7 +125,7 @@ func look(snap *sitter.Snapshot, w words, r reader) view {
 		}
 	}
 	for _, t := range snap.Targets {
-		v.Targets = append(v.Targets, target{ID: t.ID, Tone: targetTone(t.Status), Word: cmp.Or(w.Target[t.Status], t.Status), Error: t.LastError, Since: r.moment(t.Since)})
+		v.Targets = append(v.Targets, target{Name: cmp.Or(t.Name, t.ID), Tone: targetTone(t.Status), Word: cmp.Or(w.Target[t.Status], t.Status), Error: t.LastError, Since: r.moment(t.Since)})
 	}
 	v.Problems = problemsOf(snap, w)
 	if len(snap.Certificates) == 0 {
@@ -181,13 +183,16 @@ func problemsOf(snap *sitter.Snapshot, w words) []problem {
 		shown := problemOf(p, w, w.Itself, "")
 		if isRefusal(p) { // in the reader's language, with every mistake in a line of its own
 			shown.Text, shown.Advice, shown.Details = w.RefusedConf, w.RefusedAdvice, p.Details
+			if len(snap.Certificates) > 0 {
+				shown.Text += " " + w.RefusedOld
+			}
 		}
 		found = append(found, shown)
 	}
 	for _, t := range snap.Targets {
 		text := map[string]string{"dead": w.MessagesDead, "retrying": w.MessagesRetrying}[t.Status]
 		if text != "" {
-			found = append(found, problem{Tone: targetTone(t.Status), Word: w.Status[targetTone(t.Status)], Name: w.Messages, Text: fmt.Sprintf(text, t.ID, t.LastError), Advice: w.MessagesAdvice})
+			found = append(found, problem{Tone: targetTone(t.Status), Word: w.Status[targetTone(t.Status)], Name: w.Messages, Text: fmt.Sprintf(text, cmp.Or(t.Name, t.ID), t.LastError), Advice: w.MessagesAdvice})
 		}
 	}
 	for _, c := range soonestFirst(snap.Certificates) {

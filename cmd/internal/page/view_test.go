@@ -196,6 +196,21 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// Where nothing was in force before, nothing stays in force; and who has tried
+// to configure something is not asked to begin.
+func TestRefusalOfTheFirstConfiguration(t *testing.T) {
+	w := english()
+	snap := sitter.Snapshot{Time: noon, Status: "ok", Problems: []sitter.Problem{{Code: "config", Severity: "warning", Details: []string{"a mistake"}}}}
+	first := look(&snap, w, reader{now: noon, zone: time.UTC})
+	if first.Problems[0].Text != w.RefusedConf || first.certificates() != nil {
+		t.Errorf("the first one: %q, steps %v", first.Problems[0].Text, first.certificates())
+	}
+	snap.Certificates = []sitter.Certificate{{Status: "ok", Label: "a"}}
+	if later := look(&snap, w, reader{now: noon, zone: time.UTC}); later.Problems[0].Text != w.RefusedConf+" "+w.RefusedOld {
+		t.Errorf("a later one: %q", later.Problems[0].Text)
+	}
+}
+
 func TestSpan(t *testing.T) {
 	for _, c := range []struct {
 		left time.Duration

@@ -20,7 +20,7 @@ type words struct {
 	MessagesRetrying           string
 	MessagesAdvice             string
 	RefusedConf, RefusedNone   string // a refused configuration; where none is in force
-	RefusedAdvice              string
+	RefusedOld, RefusedAdvice  string
 
 	// a certificate
 	Certificates                                         string
@@ -83,8 +83,9 @@ func english() words {
 		Itself:           "Certsitter",
 		MessagesDead:     "Messages to %s no longer arrive: %s",
 		MessagesRetrying: "Messages to %s are delayed: %s",
-		MessagesAdvice:   "Check this address under “notify” in the configuration, then send a test message.",
-		RefusedConf:      "The configuration was refused and is not used. What was in force before stays in force.",
+		MessagesAdvice:   "Check this address under “notify” or “notify_services” in the configuration, then send a test message.",
+		RefusedConf:      "The configuration was refused and is not used.",
+		RefusedOld:       "What was in force before stays in force.",
 		RefusedNone:      "The configuration was refused. No certificate is looked after.",
 		RefusedAdvice:    "Correct this in the configuration and save it, then restart Certsitter.",
 
@@ -105,7 +106,7 @@ func english() words {
 		RestartHome: "Restart Home Assistant", RestartSaid: "Home Assistant is being restarted. That takes a minute or more, and this page may be gone meanwhile.", Restarting: "Home Assistant is being restarted …",
 
 		Messages: "Messages", NoTargets: "Nobody is told about problems: no notification is configured.", SendTest: "Send a test message", TestMessageSaid: "The test message has been delivered.", Since: "since",
-		Target: map[string]string{"ok": "delivered", "retrying": "delayed", "dead": "not delivered"},
+		Target: map[string]string{"ok": "ready", "retrying": "delayed", "dead": "not delivered"},
 		Broker: "MQTT", BrokerOff: "not configured", BrokerOn: "connected", BrokerLost: "not connected",
 		Mute:      "The buttons work from the machine that Certsitter runs on. For buttons from here, set page_password in the configuration.",
 		Downloads: "For your dashboards and openHAB", Copy: "Copy", Copied: "Copied.", CopyByHand: "Copy the selected text: Ctrl+C, or Cmd+C on a Mac.", Close: "Close",
@@ -147,9 +148,10 @@ func german() words {
 		Itself:           "Certsitter",
 		MessagesDead:     "Nachrichten an %s kommen nicht mehr an: %s",
 		MessagesRetrying: "Nachrichten an %s verspäten sich: %s",
-		MessagesAdvice:   "Prüfe diese Adresse unter „notify“ in der Konfiguration und sende dann eine Testnachricht.",
-		RefusedConf:      "Die Konfiguration wurde abgelehnt und wird nicht benutzt. Was vorher galt, gilt weiter.",
-		RefusedNone:      "Die Konfiguration wurde abgelehnt. Um kein Zertifikat kümmert sich jemand.",
+		MessagesAdvice:   "Prüfe diese Adresse unter „notify“ oder „notify_services“ in der Konfiguration und sende dann eine Testnachricht.",
+		RefusedConf:      "Die Konfiguration wurde abgelehnt und wird nicht benutzt.",
+		RefusedOld:       "Was vorher galt, gilt weiter.",
+		RefusedNone:      "Die Konfiguration wurde abgelehnt. Solange wird kein Zertifikat betreut.",
 		RefusedAdvice:    "Berichtige das in der Konfiguration und speichere sie, dann starte Certsitter neu.",
 
 		Certificates: "Zertifikate",
@@ -169,7 +171,7 @@ func german() words {
 		RestartHome: "Home Assistant neu starten", RestartSaid: "Home Assistant wird neu gestartet. Das dauert eine Minute oder länger, und diese Seite ist solange vielleicht weg.", Restarting: "Home Assistant wird neu gestartet …",
 
 		Messages: "Nachrichten", NoTargets: "Niemand erfährt von Problemen: Es ist keine Benachrichtigung eingerichtet.", SendTest: "Testnachricht senden", TestMessageSaid: "Die Testnachricht ist angekommen.", Since: "seit",
-		Target: map[string]string{"ok": "zugestellt", "retrying": "verspätet", "dead": "nicht zugestellt"},
+		Target: map[string]string{"ok": "bereit", "retrying": "verspätet", "dead": "nicht zugestellt"},
 		Broker: "MQTT", BrokerOff: "nicht eingerichtet", BrokerOn: "verbunden", BrokerLost: "nicht verbunden",
 		Mute:      "Die Knöpfe gehen auf dem Rechner, auf dem Certsitter läuft. Für Knöpfe von hier aus setze page_password in der Konfiguration.",
 		Downloads: "Für Dashboards und openHAB", Copy: "Kopieren", Copied: "Kopiert.", CopyByHand: "Kopiere den markierten Text: Strg+C, auf dem Mac Cmd+C.", Close: "Schließen",

@@ -93,6 +93,7 @@ func AskRestart(name string) string { return "certsitter_" + name + "_restart" }
 // Target is a place where messages go.
 type Target struct {
 	ID        string    `json:"id"`     // <scheme>_<6 hex of the URL's SHA-256>
+	Name      string    `json:"name"`   // for people
 	Status    string    `json:"status"` // ok | retrying | dead
 	Since     time.Time `json:"since,omitzero"`
 	LastError string    `json:"last_error,omitempty"` // redacted

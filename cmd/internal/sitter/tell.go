@@ -297,6 +297,7 @@ func asUndelivered(err error) *notify.Undelivered {
 	return &notify.Undelivered{Reason: err.Error()}
 }
 
+// targetURL is "" for a target that is configured no more.
 func (s *Sitter) targetURL(id string) string {
 	for _, url := range s.targets {
 		if notify.TargetID(url) == id {
@@ -304,6 +305,13 @@ func (s *Sitter) targetURL(id string) string {
 		}
 	}
 	return ""
+}
+
+func (s *Sitter) targetName(id string) string {
+	if url := s.targetURL(id); url != "" {
+		return notify.TargetName(url)
+	}
+	return id
 }
 
 // sendTests sends a test message to each URL, one try each.

@@ -55,7 +55,7 @@ func (s *Sitter) view(now time.Time) {
 	}
 	snap.Status = worst.String()
 	for _, t := range s.memory.Messages.Targets() {
-		snap.Targets = append(snap.Targets, Target{ID: t.ID, Status: t.Status, Since: utc(t.Since), LastError: t.LastError})
+		snap.Targets = append(snap.Targets, Target{ID: t.ID, Name: s.targetName(t.ID), Status: t.Status, Since: utc(t.Since), LastError: t.LastError})
 	}
 	old := s.snapshot.Swap(snap)
 	s.publish(now, snap)
