@@ -334,6 +334,33 @@ func TestVersionOfThePrograms(t *testing.T) {
 	}
 }
 
+// A release's version is the tag's, whatever config.yaml says yet: it is the last to
+// be changed. Debian sorts a candidate before its release only by a tilde.
+func TestVersionOfARelease(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ release, programs, debian string }{
+		{"7.8.9", "7.8.9", "7.8.9"},
+		{"7.8.9-rc1", "7.8.9-rc1", "7.8.9~rc1"},
+	} {
+		for argument, want := range map[string]string{"": tt.programs, "debian": tt.debian} {
+			cmd := exec.CommandContext(t.Context(), filepath.Join(appFolder, "scripts/version"), argument)
+			cmd.Env = append(os.Environ(), "VERSION="+tt.release)
+			got, err := cmd.Output()
+			if err != nil || string(got) != want+"\n" {
+				t.Errorf("scripts/version %s of %s: %q, %v; want %s", argument, tt.release, got, err, want)
+			}
+		}
+	}
+	// The release gives it to make, which has to hand it on.
+	text, err := os.ReadFile(filepath.Join(appFolder, "scripts/deb"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), "$(./scripts/version debian)") {
+		t.Error("scripts/deb takes its version from elsewhere")
+	}
+}
+
 // What the release makes of config.yaml is as good, and it can be done again.
 func TestPublished(t *testing.T) {
 	t.Parallel()
