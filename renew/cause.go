@@ -121,6 +121,10 @@ func catalogue() []symptom {
 			detail:   `certificate has expired or is not yet valid: current time \S+ is (before|after)`,
 			sentence: "The clock of this machine seems to be wrong: the CA's own certificate is not valid at the time it shows, so nobody can be trusted.",
 			advice:   "Set the date and time, and switch on time synchronisation (NTP)."},
+		// Folders of others that are read-only are no full disk.
+		{cause: CausePresent, steps: StepPresent, detail: `below the webroot (.*) \(read-only file system\)`,
+			sentence: "The webroot {1} is read-only for Certsitter, so the answer for the CA could not be put there.",
+			advice:   "Give it that folder: a systemd unit by ReadWritePaths=, and restart the unit if it is older than the folder; a container by a mount without :ro."},
 		{cause: CauseDisk,
 			detail:   `no space left on device|disk quota exceeded|read-only file system`,
 			sentence: "The disk is full or cannot be written to, so nothing could be kept. The certificate in use is untouched.",

@@ -59,6 +59,7 @@ var failures = []struct {
 	{CausePortBusy, Problem{StepPresent, "", "", "listen tcp :80: bind: address already in use", 0}},
 	{CausePortDenied, Problem{StepPresent, "", "", "listen tcp :80: bind: permission denied", 0}},
 	{CausePresent, Problem{StepPresent, "", "", "the answer did not come back", 0}},
+	{CausePresent, Problem{StepPresent, "", "", "Certsitter cannot write to .well-known/acme-challenge/ below the webroot /var/www/html (read-only file system), so answers to challenges cannot be put there. Give it that folder.", 0}},
 	{CauseDisk, Problem{StepOrder, "", "", "write /data/certificates/home/pending/order.json.tmp: no space left on device", 0}},
 
 	{CauseRateDuplicate, Problem{StepOrder, "", acmeError + "rateLimited", "too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s, retry after 2026-08-16 01:23:49 UTC: see https://letsencrypt.org/docs/rate-limits/#new-certificates-per-exact-set-of-identifiers", 429}},

@@ -117,7 +117,7 @@ func testNginx(ctx context.Context, m Machine) error {
 	case strings.Contains(f.Output, "(13: Permission denied)"):
 		f.Reason = "nginx is not touched, because the user that Certsitter runs as may not read what nginx -t reads: run Certsitter as root, or use run sudo …"
 	case strings.Contains(f.Output, "(30: Read-only file system)"):
-		f.Reason = "nginx is not touched, because nginx -t may not open its logs or its folders where Certsitter runs: add those to its unit by ReadWritePaths="
+		f.Reason = "nginx is not touched, because nginx -t may not open its logs or its folders where Certsitter runs: add those to its unit by ReadWritePaths=, or restart Certsitter if nginx was installed after it"
 	}
 	return f
 }

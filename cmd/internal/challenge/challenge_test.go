@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -521,6 +522,18 @@ func TestWebrootObstacles(t *testing.T) {
 		_, err := New(0, 0).Open(t.Context(), renew.HTTP01, webroot, []string{"a.example"})
 		if o, ok := errors.AsType[*Obstacle](err); !ok || !strings.Contains(o.Sentence, want) || o.Advice == "" {
 			t.Errorf("%s: %v", webroot, err)
+		}
+	}
+}
+
+// A webroot that systemd keeps read-only, as one that was made after the service was
+// started, is no full disk.
+func TestReadOnlyWebroot(t *testing.T) {
+	err := unwritable("/var/www/html", &fs.PathError{Op: "mkdir", Path: "/var/www/html/.well-known", Err: syscall.EROFS})
+	said := renew.Explain(&renew.Fault{Problems: []renew.Problem{{Step: renew.StepPresent, Detail: err.Error()}}})
+	for _, text := range []string{err.Error(), said.Sentence + " " + said.Advice} {
+		if !strings.Contains(text, "/var/www/html") || !strings.Contains(text, "ReadWritePaths=") || strings.Contains(text, "20 MB") {
+			t.Errorf("said is %q", text)
 		}
 	}
 }

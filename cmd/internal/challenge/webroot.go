@@ -55,10 +55,14 @@ func (f *folders) open(webroot string) (*answers, error) {
 }
 
 func unwritable(webroot string, err error) error {
+	advice := "Give Certsitter's user the right to write there, or make the folder .well-known/acme-challenge and give it to that user."
+	if errors.Is(err, syscall.EROFS) {
+		advice = "Give Certsitter that folder: a systemd unit by ReadWritePaths=, and restart the unit if it is older than the folder; a container by a mount without :ro."
+	}
 	return &Obstacle{
 		Sentence: fmt.Sprintf("Certsitter cannot write to %s below the webroot %s (%s), so answers to challenges cannot be put there.",
 			filepath.FromSlash(challengePath[1:]), webroot, reason(err)),
-		Advice: "Give Certsitter's user the right to write there, or make the folder .well-known/acme-challenge and give it to that user.",
+		Advice: advice,
 		Err:    err,
 	}
 }

@@ -43,7 +43,7 @@ func unreadableConfiguration(err error) string {
 	case errors.Is(err, fs.ErrNotExist):
 		return "there is no such file: write one, or name yours with --config"
 	case errors.Is(err, fs.ErrPermission):
-		return "may not be read by the daemon's user: change its owner or its mode"
+		return "may not be read by the user that this runs as: run it with sudo, or give the file to that user"
 	}
 	return fmt.Sprintf("can not be read: %s", reason(err))
 }

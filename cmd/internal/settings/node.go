@@ -425,7 +425,7 @@ func unreadable(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("there is no file %s", path)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s may not be read by the daemon's user: change its owner or its mode", path)
+		return fmt.Errorf("%s may not be read by the user that this runs as: run it with sudo, or give the file to that user", path)
 	}
 	return fmt.Errorf("%s can not be read: %w", path, reason(err))
 }
