@@ -28,8 +28,9 @@ func (k *statusCommand) Run(ctx context.Context, s shell, c *cli) error {
 		return err
 	}
 	var snap *sitter.Snapshot
+	alone := false
 	err = s.ask(ctx, conf, func(a asked) error {
-		if _, alone := a.(own); alone {
+		if _, alone = a.(own); alone {
 			if err := a.Check(ctx); err != nil {
 				return err
 			}
@@ -65,6 +66,9 @@ func (k *statusCommand) Run(ctx context.Context, s shell, c *cli) error {
 		fmt.Fprintln(s.out, "No certificates are configured.")
 	}
 	s.more(snap)
+	if alone {
+		fmt.Fprintln(s.out, "No daemon runs with this configuration: this is what a look just now found, and nothing is renewed by itself.")
+	}
 	return verdict
 }
 
