@@ -122,6 +122,30 @@ func (c composition) mounts(t *testing.T, service string) map[string]string {
 	return all
 }
 
+// So does what the page about openHAB shows: nothing is ordered without a folder for
+// the pair.
+func TestComposeOfOpenHABsPage(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(repository, "docs/openhab.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := strings.Cut(string(page), "```yaml\nservices:\n")
+	text, _, closed := strings.Cut(text, "```")
+	if !found || !closed {
+		t.Fatal("the page shows no composition")
+	}
+	var c composition
+	if err := yaml.Unmarshal([]byte("services:\n"+text), &c); err != nil {
+		t.Fatal(err)
+	}
+	ours := c.mounts(t, "certsitter")
+	for _, folder := range []string{"/config", "/data", "/ssl", "/openhab/userdata"} {
+		if ours[folder] == "" {
+			t.Errorf("nothing is mounted at %s, but %v", folder, ours)
+		}
+	}
+}
+
 // The composition with openHAB fits together, and its configuration fits it.
 func TestComposeOfOpenHAB(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(repository, "packaging/docker/compose.openhab.yaml"))
