@@ -341,6 +341,17 @@ func (s *Sitter) probed(now time.Time, name string, p *probing, r probe.Result, 
 	}
 }
 
+// remembered is a certificate for state.json, with the first one of its chain: a
+// server that sends no chain is told from one whose CA nobody knows, after a
+// restart too.
+func remembered(c *expiry.Certificate) []byte {
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Leaf.Raw})
+	if len(c.Chain) > 0 {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Chain[0].Raw})...)
+	}
+	return text
+}
+
 // saw remembers what was served at an address, and says when to look again.
 func (s *Sitter) saw(now time.Time, name, address string, r probe.Result, err error) (next time.Time) {
 	e := s.memory.of(name)
@@ -379,7 +390,7 @@ func (s *Sitter) saw(now time.Time, name, address string, r probe.Result, err er
 	*seen = sighting{
 		Found: seen.Found, Restarted: restarted,
 		Fingerprint: fingerprint, Seen: now, Differs: differs,
-		PEM:        pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.Certificate.Leaf.Raw}),
+		PEM:        remembered(r.Certificate),
 		NameError:  sentenceOf(r.NameError),
 		ChainError: sentenceOf(r.ChainError),
 	}

@@ -65,7 +65,7 @@ type ariMemory struct {
 // sighting is what was served at an endpoint.
 type sighting struct {
 	Fingerprint string    `json:"fingerprint,omitzero"`
-	PEM         []byte    `json:"pem,omitempty"`        // leaf, so that its life counts down without a look
+	PEM         []byte    `json:"pem,omitempty"`        // so that its life counts down without a look
 	Seen        time.Time `json:"seen,omitzero"`        // last successful look
 	Differs     time.Time `json:"differs,omitzero"`     // since when it is not the installed one
 	NameError   string    `json:"name_error,omitzero"`  // it is not for the name
