@@ -138,8 +138,12 @@ func targetEntity(c Config, t Target) entity {
 	if i := strings.LastIndexByte(t.ID, '_'); i >= 0 {
 		scheme, number = t.ID[:i], t.ID[i:]
 	}
+	name := scheme + strings.Replace(number, "_", " ", 1) // two of one scheme must differ
+	if t.Name != "" && t.Name != t.ID {
+		name = t.Name
+	}
 	return entity{component: "binary_sensor", object: "target_" + t.ID,
-		Name:       "Messages by " + scheme + strings.Replace(number, "_", " ", 1), // two of one scheme must differ
+		Name:       "Messages by " + name,
 		StateTopic: c.targetTopic(t.ID), ValueTemplate: "{{ 'OFF' if value_json.status == 'ok' else 'ON' }}",
 		DeviceClass: "problem", Category: "diagnostic"}
 }

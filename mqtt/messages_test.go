@@ -427,3 +427,18 @@ func TestRealHomeAssistantAcceptsEverything(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestTargetsAreCalledByTheirNames(t *testing.T) {
+	for _, c := range []struct {
+		target Target
+		want   string
+	}{
+		{Target{ID: "homeassistant_4479d8", Name: "Home Assistant"}, "Messages by Home Assistant"},
+		{Target{ID: "ntfy_1a2b3c", Name: "ntfy_1a2b3c"}, "Messages by ntfy 1a2b3c"},
+		{Target{ID: "ntfy_1a2b3c"}, "Messages by ntfy 1a2b3c"},
+	} {
+		if e := targetEntity(Config{}, c.target); e.Name != c.want || e.object != "target_"+c.target.ID {
+			t.Errorf("%+v is called %q (%s), want %q", c.target, e.Name, e.object, c.want)
+		}
+	}
+}

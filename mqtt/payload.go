@@ -43,6 +43,7 @@ type Service struct {
 // Target is a place where messages to people go.
 type Target struct {
 	ID        string // <scheme>_<6 hex of the URL's SHA-256>
+	Name      string // for people; "" = made from the ID
 	Status    string // ok retrying dead
 	Since     time.Time
 	LastError string // without secrets

@@ -374,7 +374,7 @@ func (s *Snapshot) ForBroker() mqtt.Snapshot {
 		})
 	}
 	for _, t := range s.Targets {
-		out.Targets = append(out.Targets, mqtt.Target{ID: t.ID, Status: t.Status, Since: t.Since, LastError: t.LastError})
+		out.Targets = append(out.Targets, mqtt.Target{ID: t.ID, Name: t.Name, Status: t.Status, Since: t.Since, LastError: t.LastError})
 	}
 	return out
 }
