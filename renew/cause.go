@@ -266,7 +266,7 @@ func catalogue() []symptom {
 			advice:   "Add them to env of this certificate: {detail}"},
 		{cause: CauseDNSCredentials, steps: aboutDNS, detail: `\b(?:401|403|9109|6003|10000)\b|\bKO\b|invalid (?:api |access )?(?:token|key)|unauthori[sz]ed|forbidden|authenticat|access.?denied|bad credentials|login failed`,
 			sentence: "The DNS provider rejected the key or password.",
-			advice:   "Make a new key at the DNS provider and put it into env of this certificate."},
+			advice:   "Copy the key from the DNS provider once more, or make a new one there, and put it into env of this certificate."},
 		{cause: CauseDNSScope, steps: aboutDNS, detail: `fail\w* to find zone|zone \S*\s*(?:could not be|was not|not) found|(?:no|find) (?:matching )?zone`,
 			sentence: "The DNS provider's key may not change {name}, or the domain is in another account.",
 			advice:   "Give the key the rights to read the zone and to edit DNS for exactly this domain (Cloudflare: Zone:Read and DNS:Edit)."},
