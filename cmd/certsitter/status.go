@@ -95,7 +95,11 @@ func (s shell) more(snap *sitter.Snapshot) {
 		}
 	}
 	for _, t := range snap.Targets {
-		fmt.Fprintf(s.out, "messages to %s: %s %s\n", t.ID, t.Status, t.LastError)
+		to := t.ID
+		if t.Name != "" && t.Name != t.ID {
+			to = t.Name + " (" + t.ID + ")" // which is what notify test takes
+		}
+		fmt.Fprintf(s.out, "messages to %s: %s\n", to, strings.TrimSpace(t.Status+" "+t.LastError))
 	}
 	if m := snap.MQTT; m.Configured {
 		state := "connected"

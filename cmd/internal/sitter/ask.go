@@ -51,7 +51,7 @@ var askLanguages = map[string]askWords{
 
 		refusedTitle: "Die Konfiguration von Certsitter wurde abgelehnt",
 		refusedOld:   "Die Konfiguration wird nicht benutzt. Was vorher galt, gilt weiter.",
-		refusedNone:  "Die Konfiguration wird nicht benutzt, und eine frühere gibt es nicht: Um kein Zertifikat kümmert sich jemand, bis sie berichtigt ist.",
+		refusedNone:  "Die Konfiguration wird nicht benutzt, und eine frühere gibt es nicht: Bis sie berichtigt ist, wird kein Zertifikat betreut.",
 		refusedDo:    "Berichtige und speichere sie, dann starte Certsitter neu.",
 
 		date: func(t time.Time) string { return t.Format("02.01.2006") },
