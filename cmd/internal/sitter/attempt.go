@@ -404,6 +404,15 @@ func (s *Sitter) succeeded(now time.Time, j *job, at place, v renew.Version) {
 	s.event(now, j.name, "renewed", e.LastResult)
 }
 
+// trialFailed is what a trial brought. Nothing tries it again by itself.
+func trialFailed(why renew.Explanation) string {
+	advice := why.Advice
+	if strings.Contains(advice, "tried again by itself") {
+		advice = "Nothing was changed. Try it again later."
+	}
+	return "The trial failed: " + strings.TrimPrefix(why.Sentence, "The attempt failed: ") + " " + advice
+}
+
 // failed takes a failure in.
 func (s *Sitter) failed(now time.Time, j *job, at place, f *renew.Fault) {
 	e := s.memory.of(j.name)
@@ -415,7 +424,7 @@ func (s *Sitter) failed(now time.Time, j *job, at place, f *renew.Fault) {
 	if at.trial {
 		e.Record = e.Record.Stopped()
 		why := renew.Explain(f)
-		s.emit(Event{Name: j.name, Kind: "renewal_failed", Text: "The trial failed: " + why.Sentence + " " + why.Advice})
+		s.emit(Event{Name: j.name, Kind: "renewal_failed", Text: trialFailed(why)})
 		return
 	}
 	e.Record = e.Record.Failed(now, f)

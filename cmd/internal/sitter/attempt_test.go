@@ -92,3 +92,18 @@ func TestAttemptIsEndedByItsLimit(t *testing.T) {
 		})
 	}
 }
+
+func TestTrialPromisesNoOtherTry(t *testing.T) {
+	for _, c := range []struct{ detail, want string }{
+		{"boom", "The trial failed: boom. Nothing was changed. Try it again later."},
+		{"", "The trial failed: The attempt failed without a reason. See the log."},
+	} {
+		f := &renew.Fault{}
+		if c.detail != "" {
+			f.Problems = []renew.Problem{{Detail: c.detail}}
+		}
+		if got := trialFailed(renew.Explain(f)); got != c.want {
+			t.Errorf("%q: %q", c.detail, got)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/certsitter/certsitter/cmd/internal/settings"
@@ -211,7 +212,15 @@ func (s *Sitter) notManaged(name string) *Refused {
 			return &Refused{Code: "not_managed", Sentence: fmt.Sprintf("%s is only watched: somebody else renews it.", name)}
 		}
 	}
-	return &Refused{Code: "unknown", Sentence: fmt.Sprintf("There is no certificate %q in the configuration.", name)}
+	sentence := fmt.Sprintf("There is no certificate %q in the configuration.", name)
+	if len(s.jobs) > 0 {
+		var names []string
+		for _, j := range s.jobs {
+			names = append(names, j.name)
+		}
+		sentence += " There is " + strings.Join(names, ", ") + "."
+	}
+	return &Refused{Code: "unknown", Sentence: sentence}
 }
 
 // mayRenew says why an attempt by hand may not begin now; nil if it may. The
