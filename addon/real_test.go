@@ -48,7 +48,7 @@ func (r *realCore) shows(t *testing.T, core *Core) {
 	if err := core.PersistentNotification(t.Context(), id, "*.example.org", "2 days left, "+hostile); err != nil {
 		t.Fatal(err)
 	}
-	want := homeassistant.Notification{ID: id, Title: `\*.example.org`, Message: `2 days left, { { states('sun.sun') }} \[a\](http://b)`}
+	want := homeassistant.Notification{ID: id, Title: `*.example.org`, Message: `2 days left, { { states('sun.sun') }} \[a\](http://b)`}
 	if got := r.Notifications(t)[id]; got != want {
 		t.Errorf("it shows %q, want %q", got, want)
 	}
