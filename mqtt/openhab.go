@@ -221,8 +221,17 @@ func (g *generator) put(form string, values ...string) {
 	}
 }
 
+// item names an Item. The service's has a capital, which no certificate's name
+// has: one may be called service_lowest.
+//
 //go:noinline
-func (g *generator) item(t *thing, key string) string { return g.prefix + t.part + "_" + key }
+func (g *generator) item(t *thing, key string) string {
+	part := t.part
+	if part == "service" {
+		part = "Service"
+	}
+	return g.prefix + part + "_" + key
+}
 
 // The groups of all certificates' days and problems.
 func (g *generator) daysGroup() string    { return g.prefix + "Days" }

@@ -341,14 +341,14 @@ func TestOpenHABRulesAndSitemap(t *testing.T) {
 func TestOpenHABIdsAreStable(t *testing.T) {
 	one := OpenHAB{Certificates: []Certificate{{Name: "a_b", Managed: true}}}
 	more := OpenHAB{Certificates: []Certificate{{Name: "a", Managed: true}, {Name: "a_b", Label: "other", Managed: true, Endpoints: true}, {Name: "a_not", Endpoints: true},
-		{Name: "days"}, {Name: "b_last", Managed: true}, {Name: "b"}, {Name: "service"}, {Name: "B"}, {Name: "b"}}}
+		{Name: "days"}, {Name: "b_last", Managed: true}, {Name: "b"}, {Name: "service"}, {Name: "B"}, {Name: "b"}, {Name: "service_lowest", Managed: true}}}
 	before, after := parseItems(t, OpenHABItems(one)), parseItems(t, OpenHABItems(more))
 	for name := range before {
 		if _, ok := after[name]; !ok {
 			t.Errorf("%s is gone", name)
 		}
 	}
-	if got := len(parseThings(t, OpenHABThings(more)).things); got != 7 {
+	if got := len(parseThings(t, OpenHABThings(more)).things); got != 8 {
 		t.Errorf("%d Things", got)
 	}
 }
