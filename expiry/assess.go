@@ -133,7 +133,7 @@ const skew = 5 * time.Minute
 // unknownHold is how long something may be unknown until that alarms.
 const unknownHold = time.Hour
 
-// Assess says what is wrong, worst first, by §6 of the contract. It is pure: the
+// Assess says what is wrong, worst first, by docs/renewal.md. It is pure: the
 // same facts at the same time give the same problems, and with the time alone
 // they only get worse (but for a certificate that is not valid yet).
 func Assess(now time.Time, f Facts) []Problem {

@@ -75,14 +75,14 @@ const reference = 90
 
 // Scale is the time before the expiry that a number of days stands for: so many
 // days for a lifetime of 90 days and more, less in proportion for a shorter one.
-// W and K of the contract (§6).
+// W and K of docs/renewal.md.
 func Scale(days int, lifetime time.Duration) time.Duration {
 	return time.Duration(days) * min(day, max(lifetime, 0)/reference)
 }
 
 // Grace is how long after its instant a renewal may take until it is overdue:
 // 48 hours for a lifetime of 90 days and more, less in proportion for a shorter
-// one, but half an hour at least. g of the contract (§6).
+// one, but half an hour at least. g of docs/renewal.md.
 func Grace(lifetime time.Duration) time.Duration {
 	return max(30*time.Minute, min(48*time.Hour, lifetime*2/reference))
 }

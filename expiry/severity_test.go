@@ -50,7 +50,7 @@ func TestWorst(t *testing.T) {
 	}
 }
 
-// lifetimes are those that occur: W, K and g of the contract (§6) for each.
+// lifetimes are those that occur: W, K and g of docs/renewal.md for each.
 var lifetimes = []struct {
 	life, warn, critical, grace time.Duration
 }{

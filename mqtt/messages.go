@@ -68,7 +68,7 @@ func (c Config) OwnTopics() []string {
 }
 
 // reserved says of a certificate's name that it would give ids of the service
-// device (CONTRACT §2).
+// device (docs/configuration.md).
 func reserved(name string) bool {
 	return name == "lowest" || name == "service" || strings.HasPrefix(name, "target_")
 }

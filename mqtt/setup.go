@@ -54,7 +54,7 @@ const (
 var (
 	baseForm         = regexp.MustCompile(`^[a-z0-9]+$`)
 	installationForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-	// certificateName is the contract's form of a name (CONTRACT §2).
+	// certificateName is the contract's form of a name (docs/configuration.md).
 	certificateName = regexp.MustCompile(`^[a-z0-9]([a-z0-9_]{0,30}[a-z0-9])?$`)
 	// targetID is <scheme>_<6 hex>; schemes such as generic+https lose their sign.
 	targetID = regexp.MustCompile(`^[a-z0-9][a-z0-9_]*$`)

@@ -38,7 +38,7 @@ type Policy struct {
 	Language       string               // en | de
 }
 
-// The contract's intervals for repeats (CONTRACT §2, repeat_hours).
+// The contract's intervals for repeats (docs/messages.md).
 const (
 	defaultRepeat         = 72 * time.Hour
 	defaultRepeatCritical = 24 * time.Hour

@@ -43,7 +43,7 @@ plugin: 0 fine, 1 warning, 2 critical, 3 unknown.`,
 	return l
 }
 
-// The days that are meant when nobody says otherwise (CONTRACT §2).
+// The days that are meant when nobody says otherwise (docs/configuration.md).
 const (
 	warnDays     = 21
 	criticalDays = 7
@@ -255,7 +255,7 @@ func boolInt(b bool) int {
 }
 
 // codeOf is the exit code of all rows: of several the worst, critical over
-// unknown over warning (CONTRACT §1).
+// unknown over warning (docs/commands.md).
 func codeOf(rows []row) int {
 	if len(rows) == 0 {
 		return exitUnknown

@@ -12,7 +12,7 @@ import (
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
 )
 
-// TestWhoGetsIn is the table of CONTRACT §5.
+// TestWhoGetsIn is the table of who gets in, and who may press buttons.
 func TestWhoGetsIn(t *testing.T) {
 	const (
 		here     = "127.0.0.1:40000"

@@ -2,7 +2,7 @@ package sitter
 
 import "time"
 
-// Limits of the clock's sanity (CONTRACT §6).
+// Limits of the clock's sanity (docs/renewal.md).
 const (
 	// backwards is how far the clock may stand before the saved time. NTP steps
 	// are smaller; a Raspberry Pi that boots without a clock is further away.

@@ -19,7 +19,7 @@ type command func(works context.Context, now time.Time)
 // ErrStopped answers a command that came after the loop's end.
 var ErrStopped = errors.New("certsitter is stopping")
 
-// pressEvery is how often one certificate may be renewed by hand (CONTRACT §6).
+// pressEvery is how often one certificate may be renewed by hand (docs/renewal.md).
 const pressEvery = time.Minute
 
 // Snapshot is how things are. It is never nil and never changes. Before
