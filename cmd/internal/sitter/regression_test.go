@@ -977,3 +977,38 @@ func TestReloadDuringADeploymentTellsNobody(t *testing.T) {
 		}
 	})
 }
+
+// A name that could not be had and is taken out again leaves no failure behind
+// that "is tried again by itself"; one by hand stays to be seen.
+func TestFailureOfAnEarlierConfigurationIsOver(t *testing.T) {
+	bubble(t, func(t *testing.T, dir string) {
+		w := newEarth(t, 90*day)
+		w.refuses = []span{{from: day, to: 3 * day}}
+		s := conf(t, dir, "", nil)
+		more := *s
+		more.Certificates = slices.Clone(s.Certificates)
+		more.Certificates[0].Domains = []string{"home.example.org", "new.example.org"}
+		r := w.begin(t, dir, s, nil, nil)
+		defer r.stop()
+		w.until(day + time.Minute)
+		for _, step := range []struct {
+			conf *settings.Settings
+			want string
+		}{{&more, "warning"}, {s, "ok"}} {
+			if err := r.Reload(t.Context(), step.conf); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Minute)
+			if home := r.home(); home.Status != step.want {
+				t.Errorf("%d names: %s %+v", len(step.conf.Certificates[0].Domains), home.Status, home.Problems)
+			}
+		}
+		if err := r.Renew(t.Context(), "home", RenewOptions{Force: true}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if home := r.home(); home.Status != "notice" || home.Problems[0].Code != expiry.CodeRenewalFailed {
+			t.Errorf("by hand: %s %+v", home.Status, home.Problems)
+		}
+	})
+}

@@ -32,8 +32,12 @@ func (s *Sitter) facts(now time.Time, j *job) expiry.Facts {
 	}
 	// An attempt that is being made is not overdue: after a long sleep the catching
 	// up comes before the alarm. It is bounded, and fails if it takes too long.
-	if d := s.decide(now, j); d.Reason != renew.Fresh && !j.running {
-		f.DueAt = d.Planned
+	due := s.decide(now, j)
+	if due.Reason != renew.Fresh && !j.running {
+		f.DueAt = due.Planned
+	}
+	if due.Reason == renew.Fresh && !r.Patient {
+		f.AttemptFailed = false // what failed was wanted by an earlier configuration
 	}
 	f.Revoked = j.newest != nil && e.Revoked == j.newest.Fingerprint
 	if !j.looked && !j.reading.IsZero() && now.Sub(j.reading) >= probeLimit {
