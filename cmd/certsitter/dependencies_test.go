@@ -33,7 +33,7 @@ func TestDaemonLinksNoThirdParties(t *testing.T) {
 	t.Parallel()
 	all, _ := dependencies(t, "cmd/certsitter")
 	for _, p := range all {
-		for _, never := range []string{"go-acme/lego", "shoutrrr", module + "/renew/acme", module + "/notify/shout", "letsencrypt/", "mochi", module + "/internal/pebble", module + "/internal/broker", "testing"} {
+		for _, never := range []string{"go-acme/lego", "shoutrrr", module + "/renew/acme", module + "/notify/shout", "letsencrypt/", "mochi", module + "/internal/pebble", module + "/internal/broker", module + "/internal/mosquitto", module + "/internal/output", "testing"} {
 			if p == never || strings.Contains(p, never) && never != "testing" {
 				t.Errorf("cmd/certsitter links %s", p)
 			}
