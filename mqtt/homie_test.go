@@ -19,6 +19,7 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 
 	"github.com/certsitter/certsitter/internal/broker"
+	"github.com/certsitter/certsitter/internal/mosquitto"
 )
 
 func homieConfig(address string) Config {
@@ -568,9 +569,9 @@ func (r *homieReader) last(topic string) string {
 // With a real broker: what is retained, with which QoS, and the will of a
 // process that dies.
 func TestMosquittoHomie(t *testing.T) {
-	m := startMosquitto(t)
-	live := readHomie(t, m.address)
-	p := newPublisher(t, homieConfig(m.address))
+	m := mosquitto.Start(t)
+	live := readHomie(t, m.Address)
+	p := newPublisher(t, homieConfig(m.Address))
 	all := mustMessages(t, p.config, testSnapshot())
 	p.Publish(all, nil)
 	stop := run(t, p)
@@ -587,7 +588,7 @@ func TestMosquittoHomie(t *testing.T) {
 		}
 	}
 
-	late := readHomie(t, m.address)
+	late := readHomie(t, m.Address)
 	tree := byTopic(homieOnly(all))
 	await(t, "retained", func() bool { return len(late.messages()) == len(tree)+1 })
 	onBroker := map[string]string{}
@@ -604,7 +605,7 @@ func TestMosquittoHomie(t *testing.T) {
 	await(t, "disconnected", func() bool { return late.last("homie/certsitter/$state") == homieDisconnected })
 
 	cmd := exec.Command(os.Args[0], "-test.run=^TestPublisherInAChild$")
-	cmd.Env = append(os.Environ(), childBroker+"=tcp://"+m.address, childHomie+"=1")
+	cmd.Env = append(os.Environ(), childBroker+"="+m.URL(), childHomie+"=1")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -613,7 +614,7 @@ func TestMosquittoHomie(t *testing.T) {
 	await(t, "ready again", func() bool { return late.last("homie/certsitter/$state") == homieReady })
 	kill()
 	await(t, "will", func() bool { return late.last("homie/certsitter/$state") == homieLost })
-	after := readHomie(t, m.address)
+	after := readHomie(t, m.Address)
 	await(t, "the will is retained", func() bool { return after.last("homie/certsitter/$state") == homieLost })
 }
 
@@ -622,8 +623,8 @@ func TestMosquittoHomieWithoutRights(t *testing.T) {
 	if err := os.WriteFile(file, []byte("topic readwrite certsitter/#\ntopic readwrite homeassistant/#\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m := startMosquitto(t, "acl_file "+file)
-	p := newPublisher(t, homieConfig(m.address))
+	m := mosquitto.Start(t, "acl_file "+file)
+	p := newPublisher(t, homieConfig(m.Address))
 	p.pace.echo = 300 * time.Millisecond
 	p.Publish(mustMessages(t, p.config, testSnapshot()), nil)
 	run(t, p)

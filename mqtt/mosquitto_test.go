@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -18,70 +17,9 @@ import (
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
+
+	"github.com/certsitter/certsitter/internal/mosquitto"
 )
-
-// mosquitto is Debian's broker, run for one test.
-type mosquitto struct {
-	program, conf string
-	address       string
-	log           lockedBuffer
-	cmd           *exec.Cmd
-	ended         chan struct{}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// startMosquitto starts a broker with one listener, to which the lines belong.
-func startMosquitto(t testing.TB, lines ...string) *mosquitto {
-	t.Helper()
-	program, err := exec.LookPath("mosquitto")
-	if err != nil {
-		program = "/usr/sbin/mosquitto" // not in everybody's PATH
-		if _, err := os.Stat(program); err != nil {
-			t.Skip("mosquitto is not installed")
-		}
-	}
-	m := &mosquitto{program: program, conf: filepath.Join(t.TempDir(), "mosquitto.conf"), address: freeAddress(t)}
-	host, port, err := net.SplitHostPort(m.address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conf := []string{"persistence false", "log_dest stderr", "log_type all"}
-	if os.Getuid() == 0 {
-		conf = append(conf, "user root") // else it could not read the test's files
-	}
-	conf = append(conf, "listener "+port+" "+host)
-	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "allow_anonymous") }) {
-		conf = append(conf, "allow_anonymous true")
-	}
-	conf = append(conf, lines...)
-	if err := os.WriteFile(m.conf, []byte(strings.Join(conf, "\n")+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	m.start(t)
-	t.Cleanup(func() {
-		m.kill()
-		if t.Failed() {
-			t.Logf("mosquitto's log:\n%s", m.log.String())
-		}
-	})
-	return m
-}
 
 func freeAddress(t testing.TB) string {
 	t.Helper()
@@ -91,41 +29,6 @@ func freeAddress(t testing.TB) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
-}
-
-func (m *mosquitto) start(t testing.TB) {
-	t.Helper()
-	m.cmd = exec.Command(m.program, "-c", m.conf)
-	m.cmd.Stderr = &m.log
-	if err := m.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	m.ended = make(chan struct{})
-	go func(cmd *exec.Cmd, ended chan struct{}) { _ = cmd.Wait(); close(ended) }(m.cmd, m.ended)
-	await(t, "mosquitto listens", func() bool {
-		select {
-		case <-m.ended:
-			t.Fatalf("mosquitto ended:\n%s", m.log.String())
-		default:
-		}
-		conn, err := net.Dial("tcp", m.address)
-		if err != nil {
-			return false
-		}
-		_ = conn.Close()
-		return true
-	})
-}
-
-func (m *mosquitto) kill() {
-	_ = m.cmd.Process.Kill()
-	<-m.ended
-}
-
-func (m *mosquitto) config() Config {
-	c := testConfig()
-	c.Broker = "tcp://" + m.address
-	return c
 }
 
 // reader is somebody who reads everything on a broker, as Home Assistant does.
@@ -211,14 +114,14 @@ func (r *reader) send(t testing.TB, topic, payload string, retain bool) {
 }
 
 func TestMosquittoKeepsEverything(t *testing.T) {
-	m := startMosquitto(t)
-	p := newPublisher(t, m.config())
+	m := mosquitto.Start(t)
+	p := newPublisher(t, configFor(m))
 	all := testMessages(t)
 	p.Publish(all, nil)
 	stop := run(t, p)
 	await(t, "online", func() bool { return p.State().Connected })
 	await(t, "everything retained", func() bool {
-		r := read(t, m.address) // a new one each time: it sees what is retained
+		r := read(t, m.Address) // a new one each time: it sees what is retained
 		defer r.client.Disconnect(10)
 		done := r.get("certsitter/status") == online && r.holds(all)
 		for end := time.Now().Add(time.Second); !done && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
@@ -227,7 +130,7 @@ func TestMosquittoKeepsEverything(t *testing.T) {
 		return done
 	})
 	stop()
-	r := read(t, m.address)
+	r := read(t, m.Address)
 	await(t, "offline", func() bool { return r.get("certsitter/status") == offline && r.holds(all) })
 	if got, want := len(r.topics()), len(all)+1; got != want {
 		t.Errorf("%d topics, want %d: %q", got, want, r.topics())
@@ -256,10 +159,10 @@ func TestPublisherInAChild(t *testing.T) {
 }
 
 func TestWillAfterKill(t *testing.T) {
-	m := startMosquitto(t)
-	r := read(t, m.address)
+	m := mosquitto.Start(t)
+	r := read(t, m.Address)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestPublisherInAChild$")
-	cmd.Env = append(os.Environ(), childBroker+"=tcp://"+m.address)
+	cmd.Env = append(os.Environ(), childBroker+"="+m.URL())
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -274,26 +177,26 @@ func TestWillAfterKill(t *testing.T) {
 }
 
 func TestMosquittoRestartsEmpty(t *testing.T) {
-	m := startMosquitto(t)
-	p := newPublisher(t, m.config())
+	m := mosquitto.Start(t)
+	p := newPublisher(t, configFor(m))
 	all := testMessages(t)
 	p.Publish(all, nil)
 	run(t, p)
 	for range 3 {
-		r := read(t, m.address)
+		r := read(t, m.Address)
 		await(t, "everything there", func() bool { return r.get("certsitter/status") == online && r.holds(all) })
-		m.kill()
+		m.Stop()
 		await(t, "loss noticed", func() bool { return !p.State().Connected })
-		m.start(t)
+		m.Restart(t)
 	}
-	r := read(t, m.address)
+	r := read(t, m.Address)
 	await(t, "everything back", func() bool { return r.get("certsitter/status") == online && r.holds(all) })
 }
 
 func TestMosquittoBirth(t *testing.T) {
-	m := startMosquitto(t)
-	r := read(t, m.address)
-	p := newPublisher(t, m.config())
+	m := mosquitto.Start(t)
+	r := read(t, m.Address)
+	p := newPublisher(t, configFor(m))
 	all := testMessages(t)
 	p.Publish(all, nil)
 	run(t, p)
@@ -311,11 +214,11 @@ func TestMosquittoBirth(t *testing.T) {
 }
 
 func TestMosquittoCommands(t *testing.T) {
-	m := startMosquitto(t)
-	r := read(t, m.address)
+	m := mosquitto.Start(t)
+	r := read(t, m.Address)
 	r.send(t, "certsitter/cert/home/renew/set", "PRESS", true)
 	r.send(t, "certsitter/service/notify/set", "PRESS", true)
-	p := newPublisher(t, m.config())
+	p := newPublisher(t, configFor(m))
 	all := testMessages(t)
 	p.Publish(all, nil)
 	run(t, p)
@@ -337,9 +240,9 @@ func TestMosquittoCommands(t *testing.T) {
 }
 
 func TestMosquittoSweepBesideAnotherCertsitter(t *testing.T) {
-	m := startMosquitto(t)
-	r := read(t, m.address)
-	theirConfig := m.config()
+	m := mosquitto.Start(t)
+	r := read(t, m.Address)
+	theirConfig := configFor(m)
 	theirConfig.Topic, theirConfig.Installation = "certsitter2", "second"
 	theirs := mustMessages(t, theirConfig, secondSnapshot())
 	other := newPublisher(t, theirConfig)
@@ -347,11 +250,11 @@ func TestMosquittoSweepBesideAnotherCertsitter(t *testing.T) {
 	run(t, other)
 	await(t, "the other is there", func() bool { return r.holds(theirs) })
 
-	old := mustMessages(t, m.config(), secondSnapshot()) // base certsitter, device certsitter_2
+	old := mustMessages(t, configFor(m), secondSnapshot()) // base certsitter, device certsitter_2
 	for _, msg := range old {
 		r.send(t, msg.Topic, string(msg.Payload), true)
 	}
-	p := newPublisher(t, m.config())
+	p := newPublisher(t, configFor(m))
 	ours := testMessages(t)
 	p.Publish(ours, nil)
 	run(t, p)
@@ -364,10 +267,10 @@ func TestMosquittoSweepBesideAnotherCertsitter(t *testing.T) {
 
 func TestMosquittoAndACopyOfTheStateFolder(t *testing.T) {
 	// A real one: mochi sometimes lets both stay.
-	m := startMosquitto(t)
+	m := mosquitto.Start(t)
 	var both []*Publisher
 	for range 2 {
-		p := newPublisher(t, m.config())
+		p := newPublisher(t, configFor(m))
 		p.pace.steady = time.Minute // no connection of this test was good
 		p.Publish(testMessages(t), nil)
 		both = append(both, p)
@@ -383,9 +286,9 @@ func TestMosquittoAndACopyOfTheStateFolder(t *testing.T) {
 }
 
 func TestMosquittoUnpublish(t *testing.T) {
-	m := startMosquitto(t)
-	r := read(t, m.address)
-	theirConfig := m.config()
+	m := mosquitto.Start(t)
+	r := read(t, m.Address)
+	theirConfig := configFor(m)
 	theirConfig.Topic, theirConfig.Installation = "certsitter2", "second"
 	theirs := append(mustMessages(t, theirConfig, secondSnapshot()), retained("certsitter/notes", []byte("mine")))
 	ours := append(testMessages(t), retained("certsitter/status", []byte(offline)), retained("certsitter/cert/home/renew/set", []byte(press)))
@@ -394,13 +297,13 @@ func TestMosquittoUnpublish(t *testing.T) {
 		r.send(t, msg.Topic, string(msg.Payload), true)
 	}
 	r.forget()
-	b, err := m.config().parseBroker()
+	b, err := configFor(m).parseBroker()
 	if err != nil {
 		t.Fatal(err)
 	}
 	quick := quickPace()
 	quick.quiet = time.Second // only silence tells that all was found
-	emptied, err := unpublish(t.Context(), m.config(), b, []string{known.Topic, "no/#"}, quick)
+	emptied, err := unpublish(t.Context(), configFor(m), b, []string{known.Topic, "no/#"}, quick)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -439,9 +342,9 @@ func TestMosquittoOverWebSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Mosquitto 2.0.11 refuses to run with WebSocket listeners alone.
-	m := startMosquitto(t, "listener "+port+" "+host, "protocol websockets")
-	r := read(t, m.address)
-	c := m.config()
+	m := mosquitto.Start(t, "listener "+port+" "+host, "protocol websockets")
+	r := read(t, m.Address)
+	c := configFor(m)
 	c.Broker = "ws://" + address
 	p := newPublisher(t, c)
 	p.Publish(testMessages(t), nil)
@@ -450,8 +353,8 @@ func TestMosquittoOverWebSocket(t *testing.T) {
 	stop()
 	await(t, "goodbye", func() bool { return r.get("certsitter/status") == offline })
 
-	c.Broker = "ws://" + m.address // what answers there speaks MQTT, not HTTP
-	wantError(t, c, "What answers at "+m.address+" speaks no MQTT over WebSocket there.")
+	c.Broker = "ws://" + m.Address // what answers there speaks MQTT, not HTTP
+	wantError(t, c, "What answers at "+m.Address+" speaks no MQTT over WebSocket there.")
 	c.Broker = "tcp://" + address
 	wantError(t, c, "What answers at "+address+" does not speak MQTT.")
 }
@@ -478,11 +381,11 @@ func TestMosquittoPasswords(t *testing.T) {
 	if out, err := exec.Command(passwd, "-c", "-b", file, "certsitter", "right").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	m := startMosquitto(t, "allow_anonymous false", "password_file "+file)
-	c := m.config()
-	wantError(t, c, "The login without a user name is not accepted by the broker at "+m.address+". Set mqtt.username")
+	m := mosquitto.Start(t, "allow_anonymous false", "password_file "+file)
+	c := configFor(m)
+	wantError(t, c, "The login without a user name is not accepted by the broker at "+m.Address+". Set mqtt.username")
 	c.Username, c.Password = "certsitter", "wrong"
-	wantError(t, c, "User name or password are not accepted by the broker at "+m.address+`. Check mqtt.username ("certsitter")`)
+	wantError(t, c, "User name or password are not accepted by the broker at "+m.Address+`. Check mqtt.username ("certsitter")`)
 	c.Password = "right"
 	p := newPublisher(t, c)
 	p.Publish(testMessages(t), nil)
@@ -496,8 +399,8 @@ func TestMosquittoWithoutRights(t *testing.T) {
 	if err := os.WriteFile(file, []byte("topic read certsitter/#\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m := startMosquitto(t, "acl_file "+file)
-	p := newPublisher(t, m.config())
+	m := mosquitto.Start(t, "acl_file "+file)
+	p := newPublisher(t, configFor(m))
 	p.pace.echo = 300 * time.Millisecond
 	p.Publish(testMessages(t), nil)
 	run(t, p)
@@ -513,30 +416,30 @@ func TestMosquittoTLS(t *testing.T) {
 	ca, stranger := newAuthority(t), newAuthority(t)
 	m := startTLS(t, ca, nil, "require_certificate true", "use_identity_as_username true")
 	_, certPEM, keyPEM := ca.issue(t, "certsitter")
-	c := m.config()
-	c.Broker, c.CA, c.ClientCert, c.ClientKey = "ssl://"+m.address, ca.pem, certPEM, keyPEM
+	c := configFor(m)
+	c.Broker, c.CA, c.ClientCert, c.ClientKey = "ssl://"+m.Address, ca.pem, certPEM, keyPEM
 	p := newPublisher(t, c)
 	p.Publish(testMessages(t), nil)
 	stop := run(t, p)
 	await(t, "connected", func() bool { return p.State().Connected })
-	await(t, "all messages taken", func() bool { return strings.Count(m.log.String(), "Received PUBLISH") > len(testMessages(t)) })
+	await(t, "all messages taken", func() bool { return strings.Count(m.Log.String(), "Received PUBLISH") > len(testMessages(t)) })
 	stop()
 
 	none := c
 	none.ClientCert, none.ClientKey = nil, nil
 	// The alert may be overtaken by the end of the connection.
-	wantError(t, none, "A client certificate is wanted by the broker at "+m.address, "The login was cut off by the broker at "+m.address+". If it wants a client certificate")
+	wantError(t, none, "A client certificate is wanted by the broker at "+m.Address, "The login was cut off by the broker at "+m.Address+". If it wants a client certificate")
 	wrong := c
 	_, wrong.ClientCert, wrong.ClientKey = stranger.issue(t, "certsitter")
-	wantError(t, wrong, "The certificate that we log in with is not accepted by the broker at "+m.address, "The login was cut off by the broker at "+m.address+". Perhaps it does not accept mqtt.client_cert")
+	wantError(t, wrong, "The certificate that we log in with is not accepted by the broker at "+m.Address, "The login was cut off by the broker at "+m.Address+". Perhaps it does not accept mqtt.client_cert")
 	unknown := c
 	unknown.CA = stranger.pem
-	wantError(t, unknown, "The certificate of the broker at "+m.address+" comes from an authority that is not known here. Set mqtt.ca_file")
+	wantError(t, unknown, "The certificate of the broker at "+m.Address+" comes from an authority that is not known here. Set mqtt.ca_file")
 	name := c
 	name.Broker = strings.Replace(c.Broker, "127.0.0.1", "localhost", 1)
-	wantError(t, name, "The certificate of the broker at localhost:"+strings.TrimPrefix(m.address, "127.0.0.1:")+" is not for localhost, but for 127.0.0.1.")
-	plain := m.config()
-	wantError(t, plain, "The login was cut off by the broker at "+m.address+". If that port speaks TLS")
+	wantError(t, name, "The certificate of the broker at localhost:"+strings.TrimPrefix(m.Address, "127.0.0.1:")+" is not for localhost, but for 127.0.0.1.")
+	plain := configFor(m)
+	wantError(t, plain, "The login was cut off by the broker at "+m.Address+". If that port speaks TLS")
 }
 
 func TestMosquittoTLSWithAnExpiredCertificate(t *testing.T) {
@@ -544,17 +447,17 @@ func TestMosquittoTLSWithAnExpiredCertificate(t *testing.T) {
 	m := startTLS(t, ca, func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-3*time.Hour), time.Now().Add(-time.Hour)
 	})
-	c := m.config()
-	c.Broker, c.CA = "ssl://"+m.address, ca.pem
-	wantError(t, c, "The certificate of the broker at "+m.address+" is out of date")
+	c := configFor(m)
+	c.Broker, c.CA = "ssl://"+m.Address, ca.pem
+	wantError(t, c, "The certificate of the broker at "+m.Address+" is out of date")
 }
 
 func TestTLSToAPlainPort(t *testing.T) {
-	m := startMosquitto(t)
-	c := m.config()
-	c.Broker = "ssl://" + m.address
+	m := mosquitto.Start(t)
+	c := configFor(m)
+	c.Broker = "ssl://" + m.Address
 	// Mosquitto takes the handshake for a broken packet and says nothing.
-	wantError(t, c, "The login was cut off by the broker at "+m.address+". If it wants a client certificate")
+	wantError(t, c, "The login was cut off by the broker at "+m.Address+". If it wants a client certificate")
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -577,7 +480,7 @@ func TestTLSToAPlainPort(t *testing.T) {
 }
 
 // startTLS starts a broker with a certificate of ca.
-func startTLS(t *testing.T, ca authority, change func(*x509.Certificate), lines ...string) *mosquitto {
+func startTLS(t *testing.T, ca authority, change func(*x509.Certificate), lines ...string) *mosquitto.Broker {
 	t.Helper()
 	var changes []func(*x509.Certificate)
 	if change != nil {
@@ -591,5 +494,5 @@ func startTLS(t *testing.T, ca authority, change func(*x509.Certificate), lines 
 		}
 	}
 	lines = append(lines, fmt.Sprintf("cafile %s/ca.pem", dir), fmt.Sprintf("certfile %s/cert.pem", dir), fmt.Sprintf("keyfile %s/key.pem", dir))
-	return startMosquitto(t, lines...)
+	return mosquitto.Start(t, lines...)
 }

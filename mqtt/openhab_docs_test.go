@@ -9,6 +9,8 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/goccy/go-yaml"
+
+	"github.com/certsitter/certsitter/internal/mosquitto"
 )
 
 // shown are the blocks of one kind in docs/openhab.md.
@@ -75,8 +77,8 @@ func TestMosquittoRightsOfTheOpenHABPage(t *testing.T) {
 	if err := os.WriteFile(file, []byte(shown(t, "conf")[0]+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m := startMosquitto(t, "acl_file "+file)
-	p := newPublisher(t, homieConfig(m.address))
+	m := mosquitto.Start(t, "acl_file "+file)
+	p := newPublisher(t, homieConfig(m.Address))
 	p.broker.username = "certsitter"
 	p.pace.echo = time.Second
 	all := mustMessages(t, p.config, testSnapshot())
@@ -84,7 +86,7 @@ func TestMosquittoRightsOfTheOpenHABPage(t *testing.T) {
 	run(t, p)
 
 	r := &reader{has: map[string]string{}}
-	client := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + m.address).SetClientID("openhab").SetUsername("openhab").SetAutoReconnect(false).SetConnectTimeout(patience))
+	client := paho.NewClient(paho.NewClientOptions().AddBroker(m.URL()).SetClientID("openhab").SetUsername("openhab").SetAutoReconnect(false).SetConnectTimeout(patience))
 	if token := client.Connect(); !token.WaitTimeout(patience) || token.Error() != nil {
 		t.Fatalf("openHAB: %v", token.Error())
 	}

@@ -92,7 +92,8 @@ func run(t testing.TB, p *Publisher) (stop func()) {
 	return stop
 }
 
-func configFor(b *broker.Broker) Config {
+// configFor is the tests' configuration with that broker, of either kind.
+func configFor(b interface{ URL() string }) Config {
 	c := testConfig()
 	c.Broker = b.URL()
 	return c
