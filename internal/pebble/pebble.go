@@ -20,6 +20,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -498,14 +499,21 @@ func (c *CA) closeDNS() {
 	}
 }
 
+// given are the ports of FreePort. Most are listened on only later: until then
+// another look would find them free too.
+var given sync.Map
+
 // FreePort finds a TCP port of 127.0.0.1 where nobody listens. It is below those
 // that Linux gives to whoever asks for any, so that it stays free until it is
-// used.
+// used, and no other call in this process gives it.
 func FreePort() (int, error) {
 	const first, count = 20000, 12000
-	var last error
+	last := errors.New("only those that were given already")
 	for range 50 {
 		port := first + mathrand.IntN(count)
+		if _, already := given.LoadOrStore(port, true); already {
+			continue
+		}
 		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			return port, listener.Close()

@@ -203,3 +203,18 @@ func ask(t *testing.T, d *DNS, network, name string, kind uint16) (got []string)
 	}
 	return got
 }
+
+func TestFreePortGivesNoneTwice(t *testing.T) {
+	t.Parallel()
+	given := map[int]bool{}
+	for range 1000 {
+		port, err := FreePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if given[port] {
+			t.Fatalf("%d is given twice", port)
+		}
+		given[port] = true
+	}
+}
