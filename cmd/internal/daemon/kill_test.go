@@ -19,13 +19,15 @@ import (
 
 	"github.com/certsitter/certsitter/cmd/internal/page"
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
+	"github.com/certsitter/certsitter/internal/mosquitto"
+	"github.com/certsitter/certsitter/internal/output"
 	"github.com/certsitter/certsitter/internal/pebble"
 )
 
 // A victim is a daemon of a process of its own.
 type victim struct {
 	cmd   *exec.Cmd
-	log   lockedBuffer
+	log   output.Buffer
 	ended chan struct{}
 	tree  *os.File // ends when the daemon and all that it has started are gone
 }
@@ -339,8 +341,8 @@ func TestKillDuringValidation(t *testing.T) {
 // A daemon that dies at each attempt spends four within the hour, not more.
 func TestKilledAgainAndAgain(t *testing.T) {
 	t.Parallel()
-	m := startMosquitto(t)
-	r := m.read(t, "reader")
+	m := mosquitto.Start(t)
+	r := read(t, m, "reader")
 	var e executioner
 	s := newScene(t, pebble.Options{Wrap: func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { e.wrap(next).ServeHTTP(w, req) })

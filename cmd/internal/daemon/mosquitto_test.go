@@ -3,10 +3,6 @@ package daemon
 import (
 	"fmt"
 	"maps"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,73 +11,9 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
+	"github.com/certsitter/certsitter/internal/mosquitto"
 	"github.com/certsitter/certsitter/internal/pebble"
 )
-
-// mosquitto is Debian's broker. It keeps nothing on disk: a restart forgets all
-// retained messages.
-type mosquitto struct {
-	program, conf, address string
-	log                    lockedBuffer
-	cmd                    *exec.Cmd
-}
-
-func startMosquitto(t *testing.T) *mosquitto {
-	t.Helper()
-	program, err := exec.LookPath("mosquitto")
-	if err != nil {
-		program = "/usr/sbin/mosquitto" // not in everybody's PATH
-		if _, err := os.Stat(program); err != nil {
-			t.Skip("mosquitto is not installed")
-		}
-	}
-	port, err := pebble.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &mosquitto{program: program, conf: filepath.Join(t.TempDir(), "mosquitto.conf"), address: fmt.Sprintf("127.0.0.1:%d", port)}
-	conf := fmt.Sprintf("persistence false\nlog_dest stderr\nlog_type all\nlistener %d 127.0.0.1\nallow_anonymous true\n", port)
-	if os.Getuid() == 0 {
-		conf += "user root\n"
-	}
-	if err := os.WriteFile(m.conf, []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	m.start(t)
-	t.Cleanup(func() {
-		m.kill()
-		if t.Failed() {
-			t.Logf("mosquitto's log:\n%s", m.log.String())
-		}
-	})
-	return m
-}
-
-func (m *mosquitto) start(t *testing.T) {
-	t.Helper()
-	m.cmd = exec.Command(m.program, "-c", m.conf)
-	m.cmd.Stderr = &m.log
-	if err := m.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for end := time.Now().Add(waitLimit); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := net.Dial("tcp", m.address)
-		if err == nil {
-			_ = conn.Close()
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("mosquitto does not come up: %v\n%s", err, m.log.String())
-		}
-	}
-}
-
-func (m *mosquitto) kill() {
-	_ = m.cmd.Process.Kill()
-	_ = m.cmd.Wait()
-}
-
-func (m *mosquitto) url() string { return "tcp://" + m.address }
 
 // reader is somebody who reads everything on a broker, as Home Assistant does.
 type reader struct {
@@ -92,10 +24,10 @@ type reader struct {
 	lines []string          // everything that came
 }
 
-func (m *mosquitto) read(t *testing.T, id string) *reader {
+func read(t *testing.T, m *mosquitto.Broker, id string) *reader {
 	t.Helper()
 	r := &reader{has: map[string]string{}}
-	r.client = paho.NewClient(paho.NewClientOptions().AddBroker(m.url()).SetClientID(id).SetAutoReconnect(false))
+	r.client = paho.NewClient(paho.NewClientOptions().AddBroker(m.URL()).SetClientID(id).SetAutoReconnect(false))
 	if token := r.client.Connect(); !token.WaitTimeout(waitLimit) || token.Error() != nil {
 		t.Fatalf("reader: %v", token.Error())
 	}
@@ -190,15 +122,15 @@ func settled(t *testing.T, d *running, r *reader) map[string]string {
 	return r.below("certsitter")
 }
 
-func brokered(m *mosquitto, certificates string) string {
-	return "mqtt: {broker: \"" + m.url() + "\"}\ncertificates:\n" + certificates
+func brokered(m *mosquitto.Broker, certificates string) string {
+	return "mqtt: {broker: \"" + m.URL() + "\"}\ncertificates:\n" + certificates
 }
 
 // States, discovery, events and commands on the broker that most people have.
 func TestBroker(t *testing.T) {
 	t.Parallel()
-	m := startMosquitto(t)
-	r := m.read(t, "reader")
+	m := mosquitto.Start(t)
+	r := read(t, m, "reader")
 	// Left by somebody: it must not renew at each start.
 	r.publish(t, "certsitter/cert/home/renew/set", "PRESS", true)
 	s := newScene(t, pebble.Options{Blocked: []string{"bad.example.org"}})
@@ -241,7 +173,7 @@ func TestBroker(t *testing.T) {
 	for _, kind := range []string{"renewal_failed", "warning"} {
 		d.eventually(t, kind, func() bool { return r.count("certsitter/cert/bad/event", `"event_type":"`+kind+`"`) == 1 })
 	}
-	late := m.read(t, "late")
+	late := read(t, m, "late")
 	d.eventually(t, "the state is retained", func() bool {
 		return late.get("certsitter/cert/home/state") != "" && late.get("homeassistant/button/certsitter/check/config") != ""
 	})
@@ -280,18 +212,18 @@ func TestBroker(t *testing.T) {
 // for byte. So it is when Home Assistant comes up.
 func TestBrokerForgets(t *testing.T) {
 	t.Parallel()
-	m := startMosquitto(t)
-	r := m.read(t, "reader")
+	m := mosquitto.Start(t)
+	r := read(t, m, "reader")
 	s := newScene(t, pebble.Options{})
 	s.configure(t, brokered(m, certificate("home", "")))
 	d := s.start(t)
 	d.deployed(t, "home", 1)
 	before := settled(t, d, r)
 
-	m.kill()
+	m.Stop()
 	d.eventually(t, "the loss is noticed", func() bool { return !d.Sitter.Snapshot().MQTT.Connected })
-	m.start(t)
-	again := m.read(t, "reader")
+	m.Restart(t)
+	again := read(t, m, "reader")
 	d.eventually(t, "the reconnection", func() bool { return again.get("certsitter/status") == "online" })
 	for end := time.Now().Add(5 * time.Second); !maps.Equal(before, again.below("certsitter")); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -318,8 +250,8 @@ func TestBrokerForgets(t *testing.T) {
 // whose base begins alike.
 func TestSweepBesideANeighbour(t *testing.T) {
 	t.Parallel()
-	m := startMosquitto(t)
-	r := m.read(t, "reader")
+	m := mosquitto.Start(t)
+	r := read(t, m, "reader")
 	ca, err := pebble.Start(pebble.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -328,7 +260,7 @@ func TestSweepBesideANeighbour(t *testing.T) {
 	neighbour := newSceneWith(t, ca)
 	pem := leafPEM(neighbour.selfSigned(t))
 	neighbour.write(t, "nas.pem", string(pem))
-	neighbour.configure(t, "mqtt: {broker: \""+m.url()+"\", topic: certsitter2}\nwatch:\n- {name: home, source: nas.pem}\n- {name: second, source: nas.pem}\n")
+	neighbour.configure(t, "mqtt: {broker: \""+m.URL()+"\", topic: certsitter2}\nwatch:\n- {name: home, source: nas.pem}\n- {name: second, source: nas.pem}\n")
 	n := neighbour.start(t)
 	n.eventually(t, "the neighbour is there", func() bool {
 		return strings.Contains(r.get("certsitter2/cert/second/state"), `"status":"ok"`) && r.get("certsitter2/service/state") != "" && r.get("homeassistant/sensor/certsitter2_second/days_left/config") != ""

@@ -20,6 +20,7 @@ import (
 	"github.com/certsitter/certsitter/cmd/internal/settings"
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
 	"github.com/certsitter/certsitter/internal/broker"
+	"github.com/certsitter/certsitter/internal/output"
 	"github.com/certsitter/certsitter/internal/pebble"
 	"github.com/certsitter/certsitter/mqtt"
 	"github.com/certsitter/certsitter/renew"
@@ -275,7 +276,7 @@ func TestEventsWaitForAPublisher(t *testing.T) {
 
 func TestOldEventsAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &lockedBuffer{}
+		log := &output.Buffer{}
 		l := newLink(zerolog.New(log), nil)
 		l.Event("home", mqtt.Event{Type: "renewed"})
 		time.Sleep(eventsFor + time.Second)

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -26,6 +25,7 @@ import (
 	"github.com/certsitter/certsitter/cmd/internal/settings"
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
 	"github.com/certsitter/certsitter/cmd/internal/worker"
+	"github.com/certsitter/certsitter/internal/output"
 	"github.com/certsitter/certsitter/internal/pebble"
 	"github.com/certsitter/certsitter/internal/providers"
 	"github.com/certsitter/certsitter/renew"
@@ -195,27 +195,10 @@ func indent(text string) string {
 type running struct {
 	*Daemon
 	hangup chan struct{}
-	log    *lockedBuffer
+	log    *output.Buffer
 	seen   *recorder
 	stop   func() error // ends it and gives what Run gave; may be called again
 	ended  chan struct{}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // recorder keeps the events of a daemon.
@@ -255,7 +238,7 @@ func (s *scene) start(t *testing.T, change ...func(*Options)) *running {
 // launch starts the daemon with these options.
 func (s *scene) launch(t *testing.T, o Options, change ...func(*Options)) *running {
 	t.Helper()
-	r := &running{hangup: make(chan struct{}), log: &lockedBuffer{}, seen: &recorder{}, ended: make(chan struct{})}
+	r := &running{hangup: make(chan struct{}), log: &output.Buffer{}, seen: &recorder{}, ended: make(chan struct{})}
 	o.Hangup, o.Log = r.hangup, zerolog.New(o.Redactor.Writer(r.log)).With().Timestamp().Logger()
 	for _, c := range change {
 		c(&o)
