@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/certsitter/certsitter/internal/output"
 )
 
 func TestRedactorCutsEverySpelling(t *testing.T) {
@@ -168,7 +170,7 @@ func TestRedactorForgetsTheOldest(t *testing.T) {
 func TestRedactorTogether(t *testing.T) {
 	t.Parallel()
 	r := NewRedactor([]string{"first-secret"})
-	var out lockedBuffer
+	var out output.Buffer
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
@@ -184,23 +186,6 @@ func TestRedactorTogether(t *testing.T) {
 	if got := out.String(); strings.Contains(got, "first") || strings.Count(got, "\n") != 800 {
 		t.Errorf("got %q…", got[:100])
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func FuzzRedactor(f *testing.F) {
