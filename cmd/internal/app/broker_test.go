@@ -1,74 +1,15 @@
 package app
 
 import (
-	"fmt"
 	"maps"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
-	"github.com/certsitter/certsitter/internal/pebble"
+	"github.com/certsitter/certsitter/internal/mosquitto"
 )
-
-// mosquitto is Debian's broker. It keeps nothing on disk: a restart forgets all
-// retained messages.
-type mosquitto struct {
-	program, conf, address string
-	log                    lockedBuffer
-	cmd                    *exec.Cmd
-}
-
-func startMosquitto(t *testing.T) *mosquitto {
-	t.Helper()
-	path, err := exec.LookPath("mosquitto")
-	if err != nil {
-		path = "/usr/sbin/mosquitto" // not in everybody's PATH
-		if _, err := os.Stat(path); err != nil {
-			t.Skip("mosquitto is not installed")
-		}
-	}
-	port, err := pebble.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &mosquitto{program: path, conf: filepath.Join(t.TempDir(), "mosquitto.conf"), address: fmt.Sprintf("127.0.0.1:%d", port)}
-	write(t, m.conf, fmt.Sprintf("user root\npersistence false\nlog_dest stderr\nlistener %d 127.0.0.1\nallow_anonymous true\n", port))
-	m.start(t)
-	t.Cleanup(func() {
-		m.kill()
-		if t.Failed() {
-			t.Logf("mosquitto's log:\n%s", m.log.String())
-		}
-	})
-	return m
-}
-
-func (m *mosquitto) start(t *testing.T) {
-	t.Helper()
-	m.cmd = exec.Command(m.program, "-c", m.conf)
-	m.cmd.Stderr = &m.log
-	if err := m.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "mosquitto is up", waitLimit, func() bool {
-		conn, err := net.Dial("tcp", m.address)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
-}
-
-func (m *mosquitto) kill() {
-	_ = m.cmd.Process.Kill()
-	_ = m.cmd.Wait()
-}
 
 // reader keeps what is retained on a broker.
 type reader struct {
@@ -78,10 +19,10 @@ type reader struct {
 	has map[string]string // by topic
 }
 
-func (m *mosquitto) read(t *testing.T) *reader {
+func readAll(t *testing.T, m *mosquitto.Broker) *reader {
 	t.Helper()
 	r := &reader{has: map[string]string{}}
-	r.client = paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + m.address).SetClientID("reader").SetAutoReconnect(false))
+	r.client = paho.NewClient(paho.NewClientOptions().AddBroker(m.URL()).SetClientID("reader").SetAutoReconnect(false))
 	if token := r.client.Connect(); !token.WaitTimeout(waitLimit) || token.Error() != nil {
 		t.Fatalf("reader: %v", token.Error())
 	}

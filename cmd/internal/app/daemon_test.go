@@ -20,20 +20,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certsitter/certsitter/internal/output"
 	"github.com/certsitter/certsitter/internal/pebble"
 )
 
 // A process is the daemon as it is built.
 type process struct {
 	cmd   *exec.Cmd
-	log   *lockedBuffer
+	log   *output.Buffer
 	ended chan struct{}
 }
 
 // launch starts the daemon and has it end with the test.
 func launch(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{cmd: cmd, log: &lockedBuffer{}, ended: make(chan struct{})}
+	p := &process{cmd: cmd, log: &output.Buffer{}, ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = p.log, p.log, time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

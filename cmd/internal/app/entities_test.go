@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/certsitter/certsitter/internal/homeassistant"
+	"github.com/certsitter/certsitter/internal/mosquitto"
+	"github.com/certsitter/certsitter/internal/output"
 	"github.com/certsitter/certsitter/internal/pebble"
 )
 
@@ -75,10 +77,10 @@ type house struct {
 	*place
 	whole  *testing.T // of all parts
 	core   *homeassistant.Core
-	broker *mosquitto
+	broker *mosquitto.Broker
 	sitter *process
 	// heard are the messages that somebody was sent.
-	heard    *lockedBuffer
+	heard    *output.Buffer
 	endpoint string // where home is served
 	target   string // the URL that messages go to
 }
@@ -103,7 +105,7 @@ automation:
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	h := &house{whole: t, broker: startMosquitto(t), heard: &lockedBuffer{}}
+	h := &house{whole: t, broker: mosquitto.Start(t), heard: &output.Buffer{}}
 	h.place = newPlace(t, pebble.Options{Wrap: refusing})
 	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _ = r.Write(h.heard) }))
 	t.Cleanup(hook.Close)
@@ -112,7 +114,7 @@ func newHouse(t *testing.T) *house {
 	cert, _ := issue(t, "nas.lan", "A CA of my own", time.Now().Add(60*24*time.Hour+time.Hour), "nas.lan")
 	write(t, h.path("nas.pem"), cert)
 	h.configure(t, h.managed("home")+h.managed("second")+h.watched("nas", "nas.pem"))
-	h.core = homeassistant.Start(t, homeassistant.Options{Broker: h.broker.address, Files: map[string]string{"packages/diary.yaml": diary}})
+	h.core = homeassistant.Start(t, homeassistant.Options{Broker: h.broker.Address, Files: map[string]string{"packages/diary.yaml": diary}})
 	h.sitter = h.start(h.whole)
 	return h
 }
@@ -120,7 +122,7 @@ func newHouse(t *testing.T) *house {
 func (h *house) managed(name string) string {
 	text := fmt.Sprintf("- name: %[1]s\n  domains: [%[1]s.example.org, \"www.%[1]s.example.org\"]\n  certfile: %[1]s.pem\n  keyfile: %[1]s.key\n", name)
 	if name == "home" {
-		text = fmt.Sprintf("mqtt: {broker: \"tcp://%s\"}\nnotify: [%q]\ncertificates:\n%s  endpoints: [\"home.example.org@%s\"]\n", h.broker.address, h.target, text, h.endpoint)
+		text = fmt.Sprintf("mqtt: {broker: %q}\nnotify: [%q]\ncertificates:\n%s  endpoints: [\"home.example.org@%s\"]\n", h.broker.URL(), h.target, text, h.endpoint)
 	}
 	return text
 }
@@ -270,7 +272,7 @@ func (h *house) everyEntity(t *testing.T) {
 	if len(registry.Devices) != len(rows) {
 		t.Errorf("%d devices, want %d", len(registry.Devices), len(rows))
 	}
-	messages := h.broker.read(t).below("homeassistant/", "/config")
+	messages := readAll(t, h.broker).below("homeassistant/", "/config")
 	count := 0
 	for _, rows := range rows {
 		count += len(rows)
@@ -415,13 +417,13 @@ func (h *house) killed(t *testing.T) {
 // A broker that has lost everything: Certsitter sends all of it again.
 func (h *house) brokerForgets(t *testing.T) {
 	before := h.values(t)
-	messages := h.broker.read(t).below("certsitter")
-	h.broker.kill()
+	messages := readAll(t, h.broker).below("certsitter")
+	h.broker.Stop()
 	h.core.Wait(t, "sensor.certsitter_home_status", "unavailable", failed)
 	since := time.Now()
-	h.broker.start(t)
+	h.broker.Restart(t)
 	h.back(t, before, since)
-	reader := h.broker.read(t)
+	reader := readAll(t, h.broker)
 	eventually(t, "the same messages are there", failed, func() bool {
 		now := reader.below("certsitter")
 		return len(now) == len(messages)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/certsitter/certsitter/internal/homeassistant"
+	"github.com/certsitter/certsitter/internal/mosquitto"
 	"github.com/certsitter/certsitter/internal/pebble"
 	"github.com/certsitter/certsitter/internal/supervisor"
 )
@@ -36,7 +37,7 @@ type loop struct {
 	whole      *testing.T
 	ca         *pebble.CA
 	provider   string // URL of the DNS provider httpreq
-	broker     *mosquitto
+	broker     *mosquitto.Broker
 	core       *homeassistant.Core
 	supervisor *supervisor.Supervisor
 	machine    *machine
@@ -70,7 +71,7 @@ func TestTheLoopIsClosed(t *testing.T) {
 
 func newLoop(t *testing.T) *loop {
 	t.Helper()
-	l := &loop{whole: t, broker: startMosquitto(t)}
+	l := &loop{whole: t, broker: mosquitto.Start(t)}
 	var err error
 	if l.ca, err = pebble.Start(pebble.Options{Wrap: refusing}); err != nil {
 		t.Fatal(err)
@@ -82,11 +83,11 @@ func newLoop(t *testing.T) *loop {
 	// What somebody makes who wants HTTPS before there is anything else.
 	cert, key := issue(t, haName, haName, time.Now().Add(90*day), haName)
 	l.core = homeassistant.Start(t, homeassistant.Options{
-		Listen: coreServes, Broker: l.broker.address, TLS: true,
+		Listen: coreServes, Broker: l.broker.Address, TLS: true,
 		Files: map[string]string{"ssl/fullchain.pem": cert, "ssl/privkey.pem": key, "ssl/roots.pem": string(append(l.ca.Roots(), l.ca.IssuerRoots()...))},
 	})
 	l.ssl = filepath.Join(l.core.Folder, "ssl")
-	_, port, _ := strings.Cut(l.broker.address, ":")
+	_, port, _ := strings.Cut(l.broker.Address, ":")
 	var number int
 	if _, err := fmt.Sscan(port, &number); err != nil {
 		t.Fatal(err)
@@ -419,7 +420,7 @@ certificates:
   env: ["HTTPREQ_ENDPOINT=%[7]s", "HTTPREQ_POLLING_INTERVAL=1"]
   after: [restart homeassistant]
   endpoints: ["%[3]s:8123"]
-`, l.ca.Directory(), l.ca.DNS.Address(), haName, l.core.Token, l.broker.address, haName, l.provider))
+`, l.ca.Directory(), l.ca.DNS.Address(), haName, l.core.Token, l.broker.Address, haName, l.provider))
 	if err := os.Chmod(m.path("config/certsitter.yaml"), 0o600); err != nil {
 		t.Fatal(err)
 	}

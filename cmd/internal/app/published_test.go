@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/certsitter/certsitter/internal/homeassistant"
+	"github.com/certsitter/certsitter/internal/mosquitto"
 	"github.com/certsitter/certsitter/mqtt"
 )
 
@@ -20,9 +21,9 @@ type published struct {
 
 func newPublished(t *testing.T, files map[string]string) *published {
 	t.Helper()
-	broker := startMosquitto(t)
-	p := &published{config: mqtt.Config{Broker: "tcp://" + broker.address, Installation: "test", Version: "0.1.0"}}
-	p.core = homeassistant.Start(t, homeassistant.Options{Broker: broker.address, Files: files})
+	broker := mosquitto.Start(t)
+	p := &published{config: mqtt.Config{Broker: broker.URL(), Installation: "test", Version: "0.1.0"}}
+	p.core = homeassistant.Start(t, homeassistant.Options{Broker: broker.Address, Files: files})
 	p.start(t)
 	t.Cleanup(func() { p.stop() })
 	return p
