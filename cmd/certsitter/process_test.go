@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/certsitter/certsitter/internal/broker"
+	"github.com/certsitter/certsitter/internal/output"
 	"github.com/certsitter/certsitter/internal/pebble"
 )
 
@@ -27,27 +28,10 @@ const testLimit = 60 * time.Second
 // A program is a running certsitter of its own process.
 type program struct {
 	cmd    *exec.Cmd
-	out    lockedBuffer
+	out    output.Buffer
 	ended  chan struct{}
 	tree   *os.File // ends when the program and all that it has started are gone
 	cancel context.CancelFunc
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // start runs certsitter. Each of its descendants inherits the end of a pipe, by

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/certsitter/certsitter/internal/output"
 	"github.com/certsitter/certsitter/internal/pebble"
 )
 
@@ -137,8 +138,8 @@ mqtt:
 	}
 	page := "http://" + between(string(text), "listen: ", "\n")
 
-	messages := &lockedBuffer{}
-	seen := map[string]*lockedBuffer{"MQTT": messages}
+	messages := &output.Buffer{}
+	seen := map[string]*output.Buffer{"MQTT": messages}
 	if err := h.broker.Subscribe("#", func(topic string, payload []byte, _ bool) {
 		fmt.Fprintf(messages, "%s %s\n", topic, payload)
 	}); err != nil {
@@ -146,7 +147,7 @@ mqtt:
 	}
 	p := start(t, "run", "--config", config)
 	arrived.told(t, p)
-	seen["argv and environment of children"] = &lockedBuffer{}
+	seen["argv and environment of children"] = &output.Buffer{}
 	children(t, p, seen["argv and environment of children"])
 	arrived.release()
 
@@ -161,7 +162,7 @@ mqtt:
 		return strings.Contains(messages.String(), `"status":"retrying"`)
 	})
 	for _, path := range []string{"/", "/api/state", "/metrics", "/healthz"} {
-		seen[path] = &lockedBuffer{}
+		seen[path] = &output.Buffer{}
 		fetch(t, page+path, seen[path])
 	}
 	for _, command := range [][]string{{"status"}, {"status", "--json"}, {"check"}, {"notify", "test"}, {"renew", "home", "--force"}, {"unpublish"}} {
@@ -243,7 +244,7 @@ func children(t *testing.T, p *program, into io.Writer) {
 
 // everyFile takes in every file of the state folder: none of them is a place for
 // secrets of the configuration.
-func everyFile(t *testing.T, folder string, seen map[string]*lockedBuffer) {
+func everyFile(t *testing.T, folder string, seen map[string]*output.Buffer) {
 	t.Helper()
 	err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -251,7 +252,7 @@ func everyFile(t *testing.T, folder string, seen map[string]*lockedBuffer) {
 		}
 		text, err := os.ReadFile(path)
 		if len(text) > 0 {
-			seen[path] = &lockedBuffer{}
+			seen[path] = &output.Buffer{}
 			_, _ = seen[path].Write(text)
 		}
 		return err
