@@ -24,6 +24,7 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"golang.org/x/sys/unix"
 
+	"github.com/certsitter/certsitter/internal/output"
 	"github.com/certsitter/certsitter/internal/pebble"
 	"github.com/certsitter/certsitter/internal/supervisor"
 )
@@ -37,7 +38,7 @@ type container struct {
 	root  string
 	env   []string
 	cmd   *exec.Cmd
-	log   lockedBuffer
+	log   output.Buffer
 	ended chan struct{} // closed when it has ended
 	trace string        // the file with its system calls; "" = none
 }
@@ -87,7 +88,7 @@ func (c *container) attach() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	var said lockedBuffer
+	var said output.Buffer
 	cmd := exec.Command(strace, "-f", "-y", "-s", "256", "-o", c.trace, "-e", "trace="+tracedCalls, "-p", strconv.Itoa(c.cmd.Process.Pid))
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
@@ -221,7 +222,7 @@ func startMosquitto(t *testing.T) {
 	}
 	conf := filepath.Join(t.TempDir(), "mosquitto.conf")
 	write(t, conf, "persistence false\nlog_dest stderr\nlistener 1883 127.0.0.1\nallow_anonymous true\nuser root\n", 0o600)
-	var log lockedBuffer
+	var log output.Buffer
 	cmd := exec.Command(program, "-c", conf)
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
@@ -422,22 +423,4 @@ func TestWithoutSupervisor(t *testing.T) {
 			t.Errorf("configuration %s: the log says\n%s", name, log)
 		}
 	}
-}
-
-// lockedBuffer takes what a program says while somebody reads it.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.all.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.all.String()
 }

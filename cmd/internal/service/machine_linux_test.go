@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/certsitter/certsitter/internal/output"
 )
 
 const (
@@ -182,33 +184,15 @@ func loopbackUp() error {
 // A process is a program that runs until the test's end, or until it is ended.
 type process struct {
 	cmd   *exec.Cmd
-	out   *output
+	out   *output.Buffer
 	ended chan struct{}
 	err   error // how it ended, once ended is closed
-}
-
-// output is what a process says.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 // start starts a program; nil is the environment of services.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(args[0], args[1:]...), out: &output{}, ended: make(chan struct{})}
+	p := &process{cmd: exec.Command(args[0], args[1:]...), out: &output.Buffer{}, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.WaitDelay = time.Second // its children may hold its output
 	p.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
