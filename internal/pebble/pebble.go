@@ -505,11 +505,14 @@ var given sync.Map
 
 // FreePort finds a TCP port of 127.0.0.1 where nobody listens. It is below those
 // that Linux gives to whoever asks for any, so that it stays free until it is
-// used, and no other call in this process gives it.
+// used, and no other call in this process gives it before thousands of others.
 func FreePort() (int, error) {
 	const first, count = 20000, 12000
 	last := errors.New("only those that were given already")
-	for range 50 {
+	for try := range 100 {
+		if try == 50 { // almost all were given, most of them long ago
+			given.Clear()
+		}
 		port := first + mathrand.IntN(count)
 		if _, already := given.LoadOrStore(port, true); already {
 			continue
