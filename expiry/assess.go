@@ -255,7 +255,7 @@ func (j *judge) dates() {
 func (j *judge) expiredText(c *Certificate) string {
 	text := fmt.Sprintf("The certificate of %s expired on %s. Browsers and apps refuse it.", j.name, j.date(c.Leaf.NotAfter))
 	if j.AttemptFailed && j.FailureText != "" {
-		text += " It could not be renewed: " + sentence(j.FailureText)
+		text += " It could not be renewed: " + Sentence(j.FailureText)
 	}
 	return text
 }
@@ -325,7 +325,7 @@ func (j *judge) reason() string {
 	if j.FailureText == "" {
 		return ""
 	}
-	return " " + sentence(j.FailureText)
+	return " " + Sentence(j.FailureText)
 }
 
 // running is the earliest to expire of those that count and have not expired:
@@ -372,7 +372,7 @@ func (j *judge) installation() {
 	if c := j.running(); c != nil {
 		severity = max(severity, j.urgency(c))
 	}
-	text := fmt.Sprintf("A new certificate of %s was issued but could not be put in its place: %s", j.name, sentence(j.InstallError))
+	text := fmt.Sprintf("A new certificate of %s was issued but could not be put in its place: %s", j.name, Sentence(j.InstallError))
 	if j.Installed != nil {
 		text += " The earlier one stays in use until it can."
 	}
@@ -389,14 +389,14 @@ func (j *judge) action() {
 	if !j.InstalledAt.IsZero() && j.now.Sub(j.InstalledAt) >= holdAfterAction {
 		severity = Warning
 	}
-	j.add(CodeActionFailed, severity, fmt.Sprintf("The new certificate of %s is installed, but what is to make it used fails: %s", j.name, sentence(j.ActionError)),
+	j.add(CodeActionFailed, severity, fmt.Sprintf("The new certificate of %s is installed, but what is to make it used fails: %s", j.name, Sentence(j.ActionError)),
 		"Remove the cause, or do it by hand; it is tried again by itself.")
 }
 
 // deployment tells of what waits and of another client at work.
 func (j *judge) deployment() {
 	if j.Waiting != "" {
-		j.add(CodeWaiting, Notice, sentence(j.Waiting), cmp.Or(j.ActionAdvice, "Nothing, or do it by hand now."))
+		j.add(CodeWaiting, Notice, Sentence(j.Waiting), cmp.Or(j.ActionAdvice, "Nothing, or do it by hand now."))
 	}
 	if j.Revoked {
 		j.add(CodeRevoked, Critical, fmt.Sprintf("The certificate of %s was revoked and its replacement has not come yet: browsers may refuse it.", j.name),
@@ -446,10 +446,10 @@ func (j *judge) unseen(s Served) {
 	switch {
 	case s.Error == "":
 	case j.Managed:
-		j.add(CodeUnreachable, Notice, fmt.Sprintf("What %s serves cannot be seen: %s", s.Address, sentence(s.Error)),
+		j.add(CodeUnreachable, Notice, fmt.Sprintf("What %s serves cannot be seen: %s", s.Address, Sentence(s.Error)),
 			"Nothing if it is off or cannot be reached from here; else check the address under endpoints.")
 	case j.Unreadable == "":
-		j.add(CodeUnreadable, Unknown, fmt.Sprintf("%s cannot be looked at: %s", s.Address, sentence(s.Error)),
+		j.add(CodeUnreadable, Unknown, fmt.Sprintf("%s cannot be looked at: %s", s.Address, Sentence(s.Error)),
 			"Make sure that it is there and can be reached; Certsitter looks again by itself.")
 	}
 }
@@ -575,12 +575,4 @@ func list(names []string) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:shown], ", "), more)
 	}
 	return strings.Join(names, ", ")
-}
-
-// sentence ends a text with a period.
-func sentence(s string) string {
-	if s == "" || strings.HasSuffix(s, ".") || strings.HasSuffix(s, "!") || strings.HasSuffix(s, "?") || strings.HasSuffix(s, "…") {
-		return s
-	}
-	return s + "."
 }

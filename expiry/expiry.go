@@ -230,3 +230,11 @@ func Printable(s string) string {
 	}
 	return s
 }
+
+// Sentence ends a text with a period, unless it has an end already.
+func Sentence(s string) string {
+	if s == "" || strings.TrimRight(s, ".!?…") != s {
+		return s
+	}
+	return s + "."
+}

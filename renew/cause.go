@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+
+	"github.com/certsitter/certsitter/expiry"
 )
 
 // A Cause is a stable code for why an attempt failed. Scripts may rely on it.
@@ -379,7 +381,7 @@ func Explain(f *Fault) Explanation {
 	p := f.Problems[0]
 	return Explanation{
 		Cause:    CauseUnknown,
-		Sentence: "The attempt failed: " + ended(short(p.Detail, 140)),
+		Sentence: "The attempt failed: " + expiry.Sentence(short(p.Detail, 140)),
 		Advice:   "It is tried again by itself. If it stays, see the log.",
 	}
 }
@@ -434,14 +436,6 @@ func (s *symptom) explain(p Problem, caught []string) Explanation {
 
 // short cuts a text that others wrote.
 func short(text string, length int) string { return cut(strings.TrimSpace(text), length) }
-
-// ended makes a sentence of what somebody else wrote.
-func ended(text string) string {
-	if strings.HasSuffix(text, ".") || strings.HasSuffix(text, "!") || strings.HasSuffix(text, "?") || strings.HasSuffix(text, "…") {
-		return text
-	}
-	return text + "."
-}
 
 func cut(text string, length int) string {
 	runes := []rune(text)

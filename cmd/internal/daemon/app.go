@@ -10,6 +10,7 @@ import (
 	"github.com/certsitter/certsitter/cmd/internal/challenge"
 	"github.com/certsitter/certsitter/cmd/internal/settings"
 	"github.com/certsitter/certsitter/cmd/internal/sitter"
+	"github.com/certsitter/certsitter/expiry"
 )
 
 // tellStart makes visible what is wrong with the configuration of the start, and
@@ -40,17 +41,9 @@ func (d *Daemon) refuse(ctx context.Context, err error, remarks ...string) error
 	}
 	shown := make([]string, 0, len(lines))
 	for _, line := range bounded(lines) {
-		shown = append(shown, ended(d.o.Redactor.String(line)))
+		shown = append(shown, expiry.Sentence(d.o.Redactor.String(line)))
 	}
 	return d.Sitter.Refuse(ctx, shown...)
-}
-
-// ended is a text as a sentence.
-func ended(text string) string {
-	if strings.TrimRight(text, ".?!…") != text {
-		return text
-	}
-	return text + "."
 }
 
 // mistakeLines is each mistake of a refused configuration as one line, without

@@ -162,11 +162,3 @@ func (s *Sitter) zone() *time.Location {
 	}
 	return s.settings.Location
 }
-
-// ended is a text as a sentence.
-func ended(text string) string {
-	if strings.HasSuffix(text, ".") {
-		return text
-	}
-	return text + "."
-}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/certsitter/certsitter/cmd/internal/settings"
+	"github.com/certsitter/certsitter/expiry"
 	"github.com/certsitter/certsitter/expiry/probe"
 )
 
@@ -334,7 +335,7 @@ func (s *Sitter) notRestarted(now time.Time, asked []string, err error) {
 	s.log.Error().Err(err).Msg("Home Assistant could not be restarted")
 	// A notice: whoever pressed the button is looking, and a late certificate is a
 	// problem of its own.
-	s.service(Problem{Code: codeRestart, Severity: "notice", Text: ended(text), Advice: "Remove the cause, or restart it in Home Assistant: Settings → System → Restart."})
+	s.service(Problem{Code: codeRestart, Severity: "notice", Text: expiry.Sentence(text), Advice: "Remove the cause, or restart it in Home Assistant: Settings → System → Restart."})
 	for _, name := range asked {
 		if s.job(name) == nil {
 			continue
